@@ -1,0 +1,51 @@
+# Needs Python 3.11+ and make, nothing else. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint crash stories bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## .venv with the locked dependencies
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 setup"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . \
+		--config-settings editable_mode=compat
+	@touch $@
+
+demo: setup ## flights of 2013 into a real Kafka, out as SQL, with a crash in between
+	$(BIN)/merganser demo --once
+
+test: setup ## the tests, in minutes
+	$(BIN)/pytest
+
+test-long: setup ## the tests with their long forms
+	$(BIN)/pytest -m "slow or not slow"
+
+lint: setup ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+crash: setup ## 200 cycles of SIGKILL at random points and at every step of an apply
+	$(BIN)/python -m tests.crash --cycles 200
+
+stories: setup ## thousands of seeded recovery stories on the scripted log
+	MERGANSER_STORIES=2000 $(BIN)/pytest tests/stories/test_recovery.py
+
+bench: setup ## rows/s as ratios of a raw consumer, freshness, memory
+	$(BIN)/python -m bench
+
+lock: setup ## pin the newest allowed dependencies: names, versions, hashes
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+
+clean: ## remove .venv and caches; data of the local broker stays
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

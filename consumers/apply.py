@@ -1,0 +1,398 @@
+"""The apply loop: poll → decode → one DuckDB transaction → wake the readers → report the offset.
+
+One thread owns the reader and decides everything; one worker writes and commits, while another looks
+whether the topics are still the same. Meanwhile the next batch is collected, so a replica far behind
+takes large batches, and one that is up to date commits a few milliseconds after a record came.
+
+Invariants
+- Batches are applied in the order they were collected, each from the position the one before left;
+  after a failure the loop begins again from what the file says.
+- The store is changed by the worker, or by the loop while the worker is idle: never by both.
+- No batch is committed unless its topics were found to be the same ones after its last record was read:
+  the reader goes on by name when a topic is deleted and created again (FAILURES 17).
+- The loop never ends in silence: its error reaches every waiting and later reader through Progress.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import duckdb
+
+from ..schemas.errors import LogUnavailable, RegistryUnavailable, StoreFailed, TableStopped
+from ..schemas.position import Position, TopicPartition
+from .batch import Batch
+from .collect import Collector
+from .follow import Follow, Start
+from .log import Log, Problem, Reader
+from .progress import Progress
+from .reads import one_line
+from .store import Store
+
+T = TypeVar("T")
+
+_log = logging.getLogger("merganser.apply")
+
+#: How often group offsets are reported.
+_REPORT_S = 1.0
+
+#: How often, with nothing to do, the topics are looked at.
+_LOOK_S = 5.0
+
+#: How long a poll gathers records after one that brought many.
+_BEHIND_S = 0.02
+
+#: Failures in a row, without a batch applied in between, that end the loop.
+_MAX_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """When a batch is closed: whichever comes first."""
+
+    records: int = 200_000
+    bytes: int = 48 * 2**20
+    linger_ms: float = 2.0
+    """How long a record waits for others."""
+    poll_records: int = 10_000
+    """As many records are decoded at once, or `poll_bytes` of them: undecoded ones are not kept longer."""
+    poll_bytes: int = 4 * 2**20
+
+
+class _TopicsChanged(Exception):
+    """What was collected may be of other topics than those that the store follows."""
+
+    def __init__(self, stopped: Sequence[TableStopped]) -> None:
+        super().__init__(str(stopped[0]))
+        self.stopped = stopped
+
+
+class Applier:
+    """Keeps a store up with the log, between :meth:`start` and :meth:`stop`. An Ownership, if split.
+
+    Without :meth:`start`, :meth:`begin`, :meth:`turn`, :meth:`flush` and :meth:`recover` take the same steps by hand.
+    """
+
+    def __init__(
+        self, log: Log, store: Store, follow: Follow, reader: Reader, progress: Progress, limits: BatchLimits
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._follow = follow
+        self._reader = reader
+        self._progress = progress
+        self._limits = limits
+        self._collector = Collector()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="merganser-commit")
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="merganser-look")
+        self._commit: Future[None] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="merganser-apply", daemon=True)
+        self._failures = 0
+        self._behind = self._split = False
+        self._looked_at = self._reported_at = 0.0
+        self._reported = Position()
+
+    def start(self, split: bool) -> None:
+        """Begin to follow; raises what a first look already shows to be impossible."""
+        self._split = split
+        if split:
+            self._load()
+            self._reader.subscribe(list(self._follow.tables), self)
+        else:
+            self.begin()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End both threads; what was collected and not applied is read again next time."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._worker.shutdown()
+        self._looker.shutdown()
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self.turn()
+                except duckdb.Error as error:
+                    self.recover(error)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, readers must hear of it
+            _log.error("the apply loop ended: %s", error)
+            if not self._stopping.is_set():
+                self._progress.fail(error)
+        finally:
+            self._close()
+
+    def turn(self) -> None:
+        """Poll once, and do what became due."""
+        poll = self._reader.poll(self._limits.poll_records, self._wait_s(), self._gather_s())
+        self._behind = sum(map(len, poll.chunks.values())) > self._limits.poll_records // 4
+        stopped = self._collector.add(poll)
+        if self._many_undecoded():
+            self._patiently(self._collector.decode)
+        if stopped:
+            self._stop_tables(self._by_cause(stopped))
+        for problem in poll.problems:
+            self._resolve(problem)
+        if self._commit is not None and self._commit.done():
+            self._settle()
+        if self._due():
+            self._hand_over()
+        self._housekeeping()
+
+    def _many_undecoded(self) -> bool:
+        waiting, limits = self._collector, self._limits
+        return waiting.undecoded >= limits.poll_records or waiting.undecoded_bytes >= limits.poll_bytes
+
+    @property
+    def _idle(self) -> bool:
+        """True if the worker has nothing to do."""
+        return self._commit is None or self._commit.done()
+
+    def _wait_s(self) -> float:
+        """How long a poll waits for a first record: briefly, if there is something to hand over."""
+        return 0.1 if self._collector.empty and self._commit is None else 0.001
+
+    def _gather_s(self) -> float:
+        """How long a poll waits for further records. Far behind it is full long before."""
+        return _BEHIND_S if self._behind else self._limits.linger_ms / 1000
+
+    def _due(self) -> bool:
+        if self._collector.empty:
+            return False
+        if self._collector.records >= self._limits.records or self._collector.nbytes >= self._limits.bytes:
+            return True
+        if not self._idle:
+            return False
+        # While far behind, large batches are cheaper, and nobody's read gets staler by them.
+        waiting = self._collector.position.behind(self._reader.known_ends())
+        return sum(waiting.values()) < self._limits.poll_records
+
+    def _hand_over(self) -> None:
+        """Give what was collected to the worker, once it is done with the batch before."""
+        self._settle()
+        if not self._collector.empty:
+            self._commit = self._worker.submit(self._apply, self._patiently(self._collector.take))
+
+    def _apply(self, batch: Batch) -> None:
+        """The worker's part. The look at the topics begins after all of the batch was read, and is over
+        before it is committed."""
+        look = self._looker.submit(self._check_topics, sorted({tp.topic for tp in batch.moves}))
+        self._store.apply(batch, look.result)
+        self._progress.advance(batch.position)
+        self._failures = 0
+
+    def _check_topics(self, tables: Sequence[str]) -> None:
+        changed = self._patiently(lambda: self._follow.changed(tables))
+        if changed:
+            raise _TopicsChanged(changed)
+
+    def _settle(self) -> None:
+        """Wait until the worker is idle; raises what its last batch raised."""
+        commit, self._commit = self._commit, None
+        if commit is not None:
+            try:
+                commit.result()
+            except _TopicsChanged as error:
+                self._go_on_without(error.stopped)
+
+    def flush(self) -> None:
+        """Apply all that was collected, now."""
+        self._hand_over()
+        self._settle()
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= _REPORT_S:
+            self._reported_at = now
+            position = self._progress.position
+            if position != self._reported:
+                self._reader.report(position)
+                self._reported = position
+        if now - self._looked_at >= _LOOK_S:
+            self._look()
+            self._note_caught_up()
+
+    # -- beginning, and beginning again ------------------------------------------------------
+
+    def _load(self) -> None:
+        self._collector = Collector()
+        decoders, stopped = self._follow.load()
+        for decoder in decoders:
+            self._collector.follow(decoder)
+        for why in stopped:
+            self._declare_stopped(why)
+        if stopped and not decoders:
+            raise stopped[0]
+        self._looked_at = time.monotonic()
+
+    def begin(self) -> None:
+        """Read on from the store's positions, of all partitions of all tables that go on."""
+        self._load()
+        starts, stopped = self._follow.starts(self._follow.partitions(self._follow.tables))
+        for why in stopped:
+            self._declare_stopped(why)
+        if stopped and not starts:
+            raise stopped[0]
+        self._own(starts)
+        self._reader.assign(Position({start.partition: start.read_from for start in starts}))
+
+    def _own(self, starts: Sequence[Start]) -> None:
+        for start in starts:
+            self._collector.own(start.partition, start.offset, start.last)
+        held = {tp: stored for tp, stored in self._store.positions().items() if tp.topic in self._follow.names}
+        self._progress.hold(Position({tp: stored.next_offset for tp, stored in held.items()}))
+
+    def recover(self, error: duckdb.Error) -> None:
+        """The store failed in the middle: let the file say what was committed, and go on from there."""
+        while True:
+            self._failures += 1
+            _log.warning("the store failed (%s); reopening, try %d", error, self._failures)
+            if self._failures > _MAX_FAILURES or self._split:
+                raise StoreFailed(str(self._store.path), one_line(error)) from error
+            self._commit = None
+            try:
+                self._store.reopen()
+                return self._patiently(self.begin)
+            except duckdb.Error as again:
+                error = again
+
+    # -- tables that cannot go on ------------------------------------------------------------
+
+    def _look(self) -> None:
+        """With nothing to apply, notice all the same when a topic is no longer the one that it was."""
+        self._looked_at = time.monotonic()
+        changed = self._patiently(lambda: self._follow.changed(sorted({tp.topic for tp in self._collector.owned})))
+        if changed:
+            self._settle()
+            self._go_on_without(changed)
+
+    def _go_on_without(self, stopped: Sequence[TableStopped]) -> None:
+        """Drop all that was collected, it may be of other topics, and begin again without their tables."""
+        for why in stopped:
+            self._declare_stopped(why)
+        if self._split or {tp.topic for tp in self._collector.owned} <= {why.table for why in stopped}:
+            raise stopped[0]
+        self._patiently(self.begin)
+
+    def _stop_tables(self, stopped: Sequence[TableStopped]) -> None:
+        """Keep what came before, give up the tables' partitions, and say why."""
+        self.flush()
+        gone = {why.table for why in stopped}
+        partitions = [tp for tp in self._collector.owned if tp.topic in gone]
+        self._collector.disown(partitions)
+        self._reader.drop(partitions)
+        for why in stopped:
+            self._declare_stopped(why)
+        if not self._collector.owned:
+            raise stopped[0]
+
+    def _declare_stopped(self, why: TableStopped) -> None:
+        _log.error("%s (%s)", why, why.hint)
+        self._follow.leave(why.table)
+        self._store.mark_stopped(why.table, why.why)
+        self._progress.stop_table(why)
+
+    def _by_cause(self, stopped: Sequence[TableStopped]) -> list[TableStopped]:
+        """Another record where ours was may be another topic's: then that is the reason to tell."""
+        changed = self._patiently(lambda: self._follow.changed([why.table for why in stopped]))
+        named = {why.table: why for why in changed}
+        return [named.get(why.table, why) for why in stopped]
+
+    def _resolve(self, problem: Problem) -> None:
+        """The log refuses to go on with a partition: find out why, and stop the table by that name."""
+        if problem.partition not in self._collector.owned:
+            return
+        self.flush()
+        if problem.partition not in self._collector.owned:
+            return  # the flush found out already, and went on without the table
+        name = problem.partition.topic
+        stopped = self._patiently(lambda: self._follow.changed([name]))
+        if not stopped:
+            stopped = self._patiently(lambda: self._follow.starts([problem.partition]))[1]
+        self._stop_tables(stopped or [TableStopped(name, f"{problem.partition}: {problem.why}")])
+
+    # -- a split group's rebalances: Ownership, called from within poll ------------------------
+
+    def gained(self, partitions: Collection[TopicPartition]) -> Position:
+        """Go on where the store is. What it has of partitions that are not ours now goes first."""
+        self.flush()
+        self._prune(keep=self._collector.owned | set(partitions))
+        going_on = [tp for tp in partitions if self._follow.goes_on(tp.topic)]
+        starts, stopped = self._patiently(lambda: self._follow.starts(going_on))
+        self._own(starts)
+        if stopped:
+            self._stop_tables(stopped)
+        return Position({start.partition: start.read_from for start in starts})
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Finish what was collected, then forget the partitions' rows: another member has them now."""
+        self.flush()
+        self._collector.disown(partitions)
+        self._prune(keep=self._collector.owned)
+
+    def lost(self, partitions: Collection[TopicPartition]) -> None:
+        """Write nothing more: what was collected is dropped, rows go when partitions are gained again.
+
+        A member loses all it has at once: the coordinator no longer knows it.
+        """
+        self._settle()
+        self._collector.discard()
+        self._collector.disown(self._collector.owned)
+        self._progress.hold(Position())
+
+    def _prune(self, keep: Collection[TopicPartition]) -> None:
+        held = {tp: at for tp, at in self._store.positions().items() if tp.topic in self._follow.tables}
+        gone = [tp for tp in held if tp not in keep]
+        if gone:
+            self._store.drop_partitions(gone)
+        self._progress.hold(Position({tp: s.next_offset for tp, s in held.items() if tp in keep}))
+
+    # -- odds and ends -----------------------------------------------------------------------
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask the log or the registry until it answers; readers see meanwhile what is waited for."""
+        pause_s = 0.1
+        try:
+            while True:
+                try:
+                    return ask()
+                except (LogUnavailable, RegistryUnavailable) as away:
+                    _log.warning("%s; trying again", away)
+                    self._progress.waiting_for(str(away))
+                    if self._stopping.wait(pause_s):
+                        raise
+                    pause_s = min(2.0, pause_s * 2)
+        finally:
+            if pause_s > 0.1:
+                self._progress.waiting_for(None)
+
+    def _note_caught_up(self) -> None:
+        """On compacted topics: write down that nothing was missed so far (FAILURES 35)."""
+        compacted = [t for t in self._follow.tables.values() if t.compacted]
+        if not compacted:
+            return
+        held = [tp for tp in self._collector.owned if tp.topic in {t.name for t in compacted}]
+        ends = self._patiently(lambda: self._log.ends(held))
+        position = self._progress.position
+        self._settle()
+        self._store.caught_up([tp for tp in held if position.get(tp, 0) >= ends.get(tp, 0)])
+
+    def _close(self) -> None:
+        """Let the worker finish, report, and leave the group."""
+        try:
+            self._settle()
+        except Exception as error:  # noqa: BLE001  # the same, for the batch in flight
+            self._progress.fail(error)
+        self._reader.report(self._progress.position)
+        self._reader.close()

@@ -1,0 +1,156 @@
+"""The DuckDB file of a replica: opening it by the right process, and what ``_merganser`` in it says.
+
+Invariants: a file that is no store of this format, or that another process or Store has open, is
+refused by name before anything in it changes.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+
+from ..schemas.errors import StoreFormat, StoreLocked, UsageError
+
+#: Of the layout of ``_merganser``. A store of another version is refused by name.
+FORMAT = 1
+
+SYSTEM_TABLES = """
+CREATE SCHEMA _merganser;
+CREATE TABLE _merganser.store (format INTEGER, cluster_id VARCHAR, group_name VARCHAR);
+CREATE TABLE _merganser.tables (
+    topic VARCHAR, topic_id VARCHAR, partitions INTEGER, key VARCHAR[], key_encoding VARCHAR,
+    schema_version INTEGER, superseded BIGINT, stopped VARCHAR);
+CREATE TABLE _merganser.positions (
+    topic VARCHAR, partition INTEGER, topic_id VARCHAR, first_offset BIGINT, next_offset BIGINT,
+    last_offset BIGINT, leader_epoch INTEGER, digest BLOB,
+    puts BIGINT, deletes BIGINT, gaps BIGINT, caught_up_ms BIGINT);
+CREATE TABLE _merganser.quarantine (
+    topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp TIMESTAMP WITH TIME ZONE,
+    key BLOB, value BLOB, reason VARCHAR);
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a store may use. Sizes in bytes, times in seconds."""
+
+    memory: int = 160 * 2**20
+    threads: int = 2
+    head_room: int = 64 * 2**20
+    """Free disk that must remain after a commit, for the checkpoint that follows it."""
+    open_reads_s: float = 5.0
+    """How long a schema change waits for open reads before it interrupts them."""
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "threads", "head_room"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UsageError(f"Limits.{name} is a whole number (sizes in bytes), not {value!r}")
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table as the store has it."""
+
+    topic: str
+    topic_id: str
+    partitions: int
+    key: tuple[str, ...]
+    key_encoding: str
+    schema_version: int
+    superseded: int
+    stopped: str | None
+
+
+def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """DuckDB's connection to the file; StoreLocked or StoreFormat in place of DuckDB's own words."""
+    if not path.parent.is_dir():
+        raise StoreFormat(str(path), "its folder does not exist", hint=f"mkdir -p {path.parent}")
+    # DuckDB takes a file of JSON, CSV or Parquet for data and keeps its tables in memory: seen, and fatal here.
+    if path.exists() and (head := _head(path)) and head[8:] != b"DUCK":
+        raise StoreFormat(str(path), "not a DuckDB file", hint="--store names the file of a replica, or a new one")
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "storage_compatibility_version": "v1.5.0",
+        "memory_limit": f"{limits.memory}B",
+        "threads": limits.threads,
+        "temp_directory": f"{path}.tmp",
+        "autoload_known_extensions": False,
+        "autoinstall_known_extensions": False,
+    }
+    try:
+        return duckdb.connect(str(path), read_only=read_only, config=config)
+    except duckdb.IOException as error:
+        first = str(error).splitlines()[0]
+        if "lock" in first:
+            raise StoreLocked(str(path), _holder(first)) from error
+        raise StoreFormat(str(path), first) from error
+    except duckdb.Error as error:
+        raise StoreFormat(str(path), str(error).splitlines()[0]) from error
+
+
+@lru_cache(maxsize=256)
+def parsed(sql: str) -> duckdb.Statement:
+    """The one statement of *sql*, for those that come again and again: DuckDB parses a short one for as
+    long as it runs it."""
+    [statement] = duckdb.extract_statements(sql)
+    return statement
+
+
+def _head(path: Path) -> bytes:
+    """Where a DuckDB file has a checksum and its mark; empty in an empty file."""
+    with path.open("rb") as file:
+        return file.read(12)
+
+
+def _holder(message: str) -> str:
+    """Who holds the lock, out of DuckDB's message."""
+    _, found, rest = message.partition("held in ")
+    return rest.split(" by user")[0].split(". See")[0].rstrip(". ") if found else message
+
+
+_open_paths: set[Path] = set()
+_open_lock = threading.Lock()
+
+
+def claim(path: Path) -> None:
+    """Have *path* for one Store of this process. StoreLocked if another has it."""
+    # DuckDB hands a second connection in one process the same database: it would be applied twice.
+    with _open_lock:
+        if path in _open_paths:
+            raise StoreLocked(str(path), "this very process")
+        _open_paths.add(path)
+
+
+def release(path: Path) -> None:
+    with _open_lock:
+        _open_paths.discard(path)
+
+
+def identity(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[str, str]:
+    """Cluster and group of the open store; StoreFormat if it is none, or of another format."""
+    found = con.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE schema_name = '_merganser' AND table_name = 'store'"
+    ).fetchall()
+    if not found:
+        raise StoreFormat(str(path), "a DuckDB file, but not a Merganser store")
+    [(format_,)] = con.execute("SELECT format FROM _merganser.store").fetchall()
+    if format_ != FORMAT:
+        raise StoreFormat(str(path), f"store format {format_}, this version reads {FORMAT}")
+    [(cluster_id, group)] = con.execute("SELECT cluster_id, group_name FROM _merganser.store").fetchall()
+    return cluster_id, group
+
+
+def stored_tables(con: duckdb.DuckDBPyConnection) -> dict[str, StoredTable]:
+    """The tables of the open store, by name."""
+    rows = con.execute(
+        "SELECT topic, topic_id, partitions, key, key_encoding, schema_version, superseded, stopped"
+        " FROM _merganser.tables ORDER BY topic"
+    ).fetchall()
+    return {
+        topic: StoredTable(topic, topic_id, partitions, tuple(key), encoding, version, superseded, stopped)
+        for topic, topic_id, partitions, key, encoding, version, superseded, stopped in rows
+    }

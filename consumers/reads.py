@@ -1,0 +1,117 @@
+"""SQL on a replica: what may run, at which freshness, and what comes back.
+
+Invariants: exactly one SELECT or EXPLAIN runs, in a read-only transaction, so a query never changes
+the store; rows and the position that they are of come out of the same transaction.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import duckdb
+import pyarrow as pa
+
+from ..schemas.errors import BadQuery, ReadError, UsageError
+from ..schemas.position import Position, TopicPartition
+from .dbfile import parsed
+
+Level = Literal["eventual", "session", "strong"]
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+_READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+
+_POSITION_SQL = "SELECT topic, partition, next_offset FROM _merganser.positions"
+
+
+class Result:
+    """The rows of one query. ``position`` says which state of the log they are of.
+
+    Safe to share between threads; holds no connection.
+    """
+
+    def __init__(self, table: pa.Table, types: Sequence[str], position: Position) -> None:
+        self._table = table
+        self._types = types
+        self.position = position
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._table.column_names)
+
+    def arrow(self) -> pa.Table:
+        """The rows as a pyarrow Table, as DuckDB exports them."""
+        return self._table
+
+    def df(self) -> Any:
+        """The rows as a pandas DataFrame (needs pandas)."""
+        return self._table.to_pandas()
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The rows as tuples of Python values.
+
+        HUGEINT comes as int, UUID as uuid.UUID, MAP as dict, nanosecond times cut to microseconds.
+        """
+        columns = [_python(column, type_) for column, type_ in zip(self._table.columns, self._types, strict=True)]
+        return list(zip(*columns, strict=True))
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+
+def _python(column: pa.ChunkedArray, sql_type: str) -> list[Any]:
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    values: list[Any] = column.to_pylist()
+    convert = _CONVERT.get(sql_type.partition("(")[0])
+    return values if convert is None else [None if v is None else convert(v) for v in values]
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {"HUGEINT": int, "UHUGEINT": int, "UUID": uuid.UUID, "MAP": dict}
+
+
+def check_level(level: str) -> None:
+    if level not in get_args(Level):
+        raise UsageError(f"unknown level {level!r}: one of {', '.join(get_args(Level))}")
+
+
+def parse(sql: str) -> duckdb.Statement:
+    """*sql*, which is one statement that reads; else BadQuery. The read-only transaction has the last word."""
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise BadQuery(one_line(error), hint="check the SQL; it is DuckDB's dialect") from error
+    if len(statements) != 1:
+        raise BadQuery(f"{len(statements)} statements in one query")
+    if statements[0].type not in _READING:
+        raise BadQuery(f"{statements[0].type.name} is not a query")
+    return statements[0]
+
+
+def run(cursor: duckdb.DuckDBPyConnection, query: duckdb.Statement, params: Params) -> Result:
+    """Rows and position of one committed state. BadQuery, ReadError."""
+    try:
+        cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
+        position = _position(cursor)
+        relation = cursor.sql(query, params=params)
+        types = [str(t) for t in relation.types]
+        table = relation.to_arrow_table()
+        cursor.execute(parsed("ROLLBACK")).fetchall()
+    except duckdb.InterruptException as error:
+        raise ReadError("the query was interrupted by a schema change: run it again") from error
+    except duckdb.FatalException:
+        raise
+    except duckdb.Error as error:
+        raise BadQuery(one_line(error), hint="check table and column names; the SQL is DuckDB's dialect") from error
+    return Result(table, types, position)
+
+
+def _position(cursor: duckdb.DuckDBPyConnection) -> Position:
+    rows = cursor.execute(parsed(_POSITION_SQL)).fetchall()
+    return Position({TopicPartition(topic, partition): offset for topic, partition, offset in rows})
+
+
+def one_line(error: BaseException) -> str:
+    """DuckDB's message without the picture of the statement below it."""
+    return str(error).split("\n\n")[0].replace("\n", " ").strip()

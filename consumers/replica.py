@@ -1,0 +1,208 @@
+"""Replica: a store, the loop that keeps it up with the log, and reads at the freshness asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+
+from ..schemas.errors import MerganserError, NotFreshEnough, NotHeld, StoreError, TableStopped, UnknownTable, UsageError
+from ..schemas.kafka import Deadline, OneProcess
+from ..schemas.position import Position, TopicPartition
+from ..schemas.types import quote
+from .apply import Applier, BatchLimits
+from .dbfile import Limits, stored_tables
+from .follow import Follow
+from .log import Log
+from .progress import Progress
+from .reads import Level, Params, Result, check_level, parse, run
+from .store import Store
+
+_log = logging.getLogger(__name__)
+
+
+class Replica:
+    """Tables of the log, kept exactly once in the DuckDB file *path*, applied in the background.
+
+    *tables* are followed whole, unless *split*: then the members of *group* divide their partitions.
+    *accept_partial* allows a first start above offset 0, where older rows are no longer in the log.
+
+    Reads are safe from any thread, and wait for no apply; in asyncio call them through
+    ``asyncio.to_thread``. Not across a fork: open one in each process, each with a file of its own.
+
+    StoreLocked, StoreFormat, WrongCluster, UnknownTable, UnsupportedFormat, LogUnavailable, or a
+    TableStopped if none of the tables can go on.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        log: Log,
+        group: str,
+        tables: Sequence[str],
+        *,
+        split: bool = False,
+        accept_partial: bool = False,
+        limits: Limits | None = None,
+        batches: BatchLimits | None = None,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        if isinstance(tables, str) or not tables:
+            raise UsageError("tables is a list of one table name or more")
+        self._log = log
+        if not Path(path).exists():
+            for table in tables:
+                log.table(table)  # refused before there is a file
+        self._process = OneProcess("this replica")
+        self._progress = Progress()
+        self._store = Store(path, log.cluster_id, group, limits, on_step)
+        try:
+            follow = Follow(log, self._store, list(dict.fromkeys(tables)), accept_partial)
+            reader = log.reader(group)
+            self._applier = Applier(log, self._store, follow, reader, self._progress, batches or BatchLimits())
+            try:
+                self._applier.start(split)
+            except BaseException:
+                reader.close()
+                raise
+        except BaseException:
+            self._store.close()
+            raise
+        self._follow = follow
+        self._closed = False
+
+    # -- reads -------------------------------------------------------------------------------
+
+    def query(
+        self,
+        sql: str,
+        params: Params = None,
+        *,
+        level: Level = "eventual",
+        after: Position | str | None = None,
+        timeout: float = 30.0,
+    ) -> Result:
+        """The rows of one SELECT, of one committed state; ``result.position`` says which.
+
+        *level*: ``eventual`` reads what is here, ``session`` what any earlier query here has shown at
+        least, ``strong`` every write acknowledged before the call. *after* is a token
+        (``producer.flush()``): the state includes that write. All wait *timeout* seconds at most.
+
+        BadQuery, NotFreshEnough, NotHeld, TableStopped.
+        """
+        self._process.check()
+        check_level(level)
+        statement = parse(sql)
+        deadline = Deadline(timeout)
+        token = Position.parse(after) if isinstance(after, str) else after or Position()
+        target = token | self._progress.floor
+        if level == "strong":
+            target = target | self._log.ends(self._needed(sql, deadline), deadline.left_s)
+        name = "after" if level == "eventual" and token else level
+        while True:
+            self._progress.wait(target, deadline.left_s, name)
+            result = self._read(statement, params, deadline)
+            # Between the wait and the read a rebalance, or a reopen, may have taken partitions back.
+            if result.position.reaches(target):
+                self._progress.served(result.position)
+                return result
+            if deadline.passed:
+                raise NotFreshEnough(name, timeout, "the store went back while it was read")
+
+    def get(
+        self,
+        table: str,
+        key: Mapping[str, Any],
+        *,
+        level: Level = "eventual",
+        after: Position | str | None = None,
+        timeout: float = 30.0,
+    ) -> dict[str, Any] | None:
+        """The row of *key* with ``_partition``, ``_offset`` and ``_timestamp``; None if there is none.
+
+        Arguments and errors as in :meth:`query`.
+        """
+        known = self._follow.known.get(table)
+        if known is None:
+            raise UnknownTable(table, hint="this replica follows " + ", ".join(sorted(self._follow.tables)))
+        if not known.keyed:
+            raise UsageError(f"table {table!r} has no key; use query")
+        if not isinstance(key, Mapping) or set(key) != set(known.key):
+            raise UsageError(f"the key of {table!r} is a mapping of {', '.join(known.key)}; got {key!r}")
+        where = " AND ".join(f"{quote(name)} = ?" for name in known.key)
+        sql = f"SELECT * FROM {quote(table)} WHERE {where}"
+        params = [key[name] for name in known.key]
+        result = self.query(sql, params, level=level, after=after, timeout=timeout)
+        rows = result.rows()
+        return dict(zip(result.columns, rows[0], strict=True)) if rows else None
+
+    @property
+    def position(self) -> Position:
+        """How far the log is applied: what a query would see now."""
+        return self._progress.position
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the apply loop, None while it runs."""
+        return self._progress.error
+
+    @property
+    def stopped(self) -> dict[str, TableStopped]:
+        """The tables that cannot go on, and why."""
+        return self._progress.stopped
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What holds the apply loop up for now, in a line; None when nothing does."""
+        return self._progress.held_up_by
+
+    def wait(self, target: Position | str, timeout: float = 30.0) -> None:
+        """Until *target* is applied; the errors of :meth:`query`."""
+        target = Position.parse(target) if isinstance(target, str) else target
+        self._progress.wait(target, timeout, "after")
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _needed(self, sql: str, deadline: Deadline) -> list[TopicPartition]:
+        """The partitions whose end a strong read of *sql* waits for: all, unless it names tables only.
+
+        NotHeld if it reads a table that the store has and this replica does not follow.
+        """
+        with self._store.reading(deadline.left_s) as cursor:
+            try:
+                names = cursor.get_table_names(sql)
+            except duckdb.Error:
+                names = set()  # the query itself will say what is wrong with it
+            unfollowed = names & stored_tables(cursor).keys() - self._follow.names
+        if unfollowed:
+            raise NotHeld(f"table {min(unfollowed)!r}")
+        held = self._progress.position
+        return [tp for tp in held if tp.topic in names] if names and names <= self._follow.names else list(held)
+
+    def _read(self, query: duckdb.Statement, params: Params, deadline: Deadline) -> Result:
+        try:
+            with self._store.reading(deadline.left_s) as cursor:
+                return run(cursor, query, params)
+        except duckdb.FatalException as error:
+            raise StoreError("the store failed and is being reopened: run the query again") from error
+
+    def close(self) -> None:
+        """Stop applying and close the file. What was not applied yet is read again next time."""
+        if self._closed:
+            return
+        self._closed = True
+        self._applier.stop()
+        self._progress.fail(MerganserError("the replica is closed"))
+        self._store.close()
+
+    def __enter__(self) -> Replica:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,395 @@
+"""The replica's DuckDB file: its tables, and ``_merganser``, which says how far they are.
+
+Invariants
+- Rows, quarantine, accounts and positions change in one DuckDB transaction or not at all (FAILURES 29).
+- No primary keys and no indexes (FAILURES 25). A schema change is ALTER TABLE alone in its transaction,
+  then a checkpoint, then rows.
+- One process and one Store object own the file. One thread writes; readers have cursors of their own.
+- A write that fails leaves its outcome to the file: close, open, and read the position (FAILURES 27).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from ..schemas.errors import StoreFailed, StoreFull, UsageError, WrongCluster
+from ..schemas.position import Position, TopicPartition
+from ..schemas.table import Table
+from ..schemas.types import quote
+from .batch import Batch, Poison, SchemaChange, TableRows
+from .checks import Seen, Stored
+from .dbfile import (
+    FORMAT,
+    SYSTEM_TABLES,
+    Limits,
+    StoredTable,
+    claim,
+    identity,
+    open_file,
+    parsed,
+    release,
+    stored_tables,
+)
+from .gate import Gate
+
+#: The steps of an apply, in order; tests stop the process at each.
+STEPS = (
+    "altering",
+    "altered",
+    "alter-committed",
+    "alter-checkpointed",
+    "begun",
+    "deleted",
+    "inserted",
+    "quarantined",
+    "moved",
+    "committed",
+)
+
+_POISON = pa.schema(
+    [
+        ("topic", pa.string()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("timestamp", pa.timestamp("ms", tz="UTC")),
+        ("key", pa.binary()),
+        ("value", pa.binary()),
+        ("reason", pa.string()),
+    ]
+)
+
+#: With the moves as parameters: for a few partitions, an Arrow table would take twice as long.
+_MOVE_SQL = """
+UPDATE _merganser.positions AS p SET next_offset = m.next_offset,
+    last_offset = coalesce(m.last_offset, p.last_offset), digest = coalesce(m.digest, p.digest),
+    leader_epoch = coalesce(m.leader_epoch, p.leader_epoch), caught_up_ms = coalesce(m.caught_up_ms, p.caught_up_ms),
+    puts = p.puts + m.puts, deletes = p.deletes + m.deletes, gaps = p.gaps + m.gaps
+FROM (VALUES {moves}) AS m (topic, partition, next_offset, last_offset, leader_epoch, digest, puts, deletes, gaps,
+    caught_up_ms)
+WHERE p.topic = m.topic AND p.partition = m.partition
+"""
+_MOVE = "(?, ?, ?, ?::BIGINT, ?::INTEGER, ?::BLOB, ?, ?, ?, ?::BIGINT)"
+
+_FORGET_SUPERSEDED_SQL = """
+UPDATE _merganser.tables SET superseded = superseded + ? -
+    coalesce((SELECT puts FROM _merganser.positions AS p WHERE p.topic = ? AND p.partition = ?), 0)
+WHERE topic = ?
+"""
+
+
+class Store:
+    """One open replica file.
+
+    StoreLocked if another process, or another Store of this one, has it; StoreFormat if it is no
+    store of this format; WrongCluster if it follows another cluster or group.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        cluster_id: str,
+        group: str,
+        limits: Limits | None = None,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self.path = Path(path).resolve()
+        self.limits = limits or Limits()
+        self._step = on_step
+        self._gate = Gate()
+        claim(self.path)
+        try:
+            self._open(cluster_id, group)
+        except BaseException:
+            release(self.path)
+            raise
+
+    # -- opening and closing -----------------------------------------------------------------
+
+    def _open(self, cluster_id: str, group: str) -> None:
+        self._identity = (cluster_id, group)
+        self._con = open_file(self.path, self.limits)
+        try:
+            self._con.sql("SET GLOBAL TimeZone = 'UTC'")
+            self._con.sql("SET GLOBAL enable_external_access = false")
+            self._con.sql("SET GLOBAL lock_configuration = true")
+            self._prepare(cluster_id, group)
+            # Cursors for readers come from this one, which nothing else uses.
+            self._root = self._con.cursor()
+        except BaseException:
+            self._con.close()
+            raise
+
+    def _prepare(self, cluster_id: str, group: str) -> None:
+        """Make the system tables in a new file; refuse a file that is not ours."""
+        names = {(s, t) for s, t in self._all("SELECT schema_name, table_name FROM duckdb_tables()")}
+        if not names:
+            self._con.begin()
+            self._con.execute(SYSTEM_TABLES).fetchall()
+            self._con.execute("INSERT INTO _merganser.store VALUES (?, ?, ?)", [FORMAT, cluster_id, group]).fetchall()
+            self._con.commit()
+            return
+        stored_cluster, stored_group = identity(self._con, self.path)
+        if stored_cluster != cluster_id:
+            raise WrongCluster(str(self.path), stored_cluster, cluster_id)
+        if stored_group != group:
+            raise UsageError(f"store {self.path} belongs to group {stored_group!r}, not {group!r}")
+
+    def reopen(self) -> None:
+        """Close and open the file, so that DuckDB says what was committed. Reads in flight fail."""
+        with self._gate.closed(grace_s=0):
+            self._con.close()
+            self._root.close()
+            try:
+                self._open(*self._identity)
+            except duckdb.Error as error:
+                self._gate.end("the store failed, and could not be opened again")
+                raise StoreFailed(str(self.path), str(error).splitlines()[0]) from error
+
+    def close(self) -> None:
+        """Checkpoint what there is and release the file. Later reads fail, those in flight too."""
+        self._gate.end("the replica is closed")
+        try:
+            with self._gate.closed(grace_s=1):
+                self._root.close()
+                self._con.close()
+        finally:
+            release(self.path)
+
+    # -- what is in it -----------------------------------------------------------------------
+
+    def tables(self) -> dict[str, StoredTable]:
+        return stored_tables(self._con)
+
+    def positions(self) -> dict[TopicPartition, Stored]:
+        rows = self._all(
+            "SELECT topic, partition, p.topic_id, t.partitions, next_offset, last_offset, digest, leader_epoch,"
+            " caught_up_ms FROM _merganser.positions p JOIN _merganser.tables t USING (topic)"
+        )
+        return {
+            TopicPartition(topic, partition): Stored(
+                topic_id, partitions, next_offset, None if last is None else Seen(last, digest, epoch), caught_up_ms
+            )
+            for topic, partition, topic_id, partitions, next_offset, last, digest, epoch, caught_up_ms in rows
+        }
+
+    # -- changes -----------------------------------------------------------------------------
+
+    def add_table(self, table: Table, columns: Sequence[tuple[str, str]], schema_version: int) -> None:
+        """Make the SQL table of *table* with *columns* (name, SQL type); a no-op if the store has it."""
+        stored = self.tables()
+        if table.name in stored:
+            return
+        for other in stored:
+            if other.lower() == table.name.lower():
+                raise UsageError(f"tables {other!r} and {table.name!r} differ in case only: SQL cannot tell them apart")
+        definitions = [f"{quote(name)} {sql}" for name, sql in columns]
+        definitions += ["_partition INTEGER", "_offset BIGINT", "_timestamp TIMESTAMP WITH TIME ZONE"]
+        with self._transaction():
+            self._run(f"CREATE TABLE {quote(table.name)} ({', '.join(definitions)})")
+            self._con.execute(
+                "INSERT INTO _merganser.tables VALUES (?, ?, ?, ?, ?, ?, 0, NULL)",
+                [table.name, table.topic_id, table.partitions, list(table.key), table.key_encoding, schema_version],
+            ).fetchall()
+        self._checkpoint()
+
+    def add_partitions(self, table: Table, starts: Position) -> None:
+        """Begin to follow partitions of *table*, each at its offset in *starts*."""
+        now = _now_ms()
+        rows = [[tp.topic, tp.partition, table.topic_id, offset, offset, now] for tp, offset in starts.items()]
+        with self._transaction():
+            self._con.executemany(
+                "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?)", rows
+            ).fetchall()
+
+    def drop_partitions(self, partitions: Sequence[TopicPartition]) -> None:
+        """Forget *partitions*: their rows, quarantine and positions, in one transaction."""
+        with self._transaction():
+            for topic, partition in partitions:
+                # What its puts superseded goes with it, so that the table's account still adds up.
+                live = self._count(f"DELETE FROM {quote(topic)} WHERE _partition = {partition}")
+                self._con.execute(_FORGET_SUPERSEDED_SQL, [live, topic, partition, topic]).fetchall()
+                for system in ("quarantine", "positions"):
+                    self._con.execute(
+                        f"DELETE FROM _merganser.{system} WHERE topic = ? AND partition = ?", [topic, partition]
+                    ).fetchall()
+
+    def mark_stopped(self, table: str, why: str | None) -> None:
+        """Write down why *table* does not go on; None when it does again."""
+        with self._transaction():
+            self._con.execute("UPDATE _merganser.tables SET stopped = ? WHERE topic = ?", [why, table]).fetchall()
+
+    def caught_up(self, partitions: Sequence[TopicPartition]) -> None:
+        """Note that the store stands at the end of *partitions* now, though nothing came."""
+        now = _now_ms()
+        with self._transaction():
+            for topic, partition in partitions:
+                self._con.execute(
+                    "UPDATE _merganser.positions SET caught_up_ms = ? WHERE topic = ? AND partition = ?",
+                    [now, topic, partition],
+                ).fetchall()
+
+    def apply(self, batch: Batch, confirm: Callable[[], object] = lambda: None) -> None:
+        """Change everything that *batch* says, or nothing: what *confirm* raises prevents it. It is called
+        before a schema changes and before the commit, so that what it waits for goes on meanwhile.
+
+        StoreFull before anything is written if the disk has no room; any duckdb.Error leaves the
+        outcome unknown: :meth:`reopen` and read :meth:`positions`.
+        """
+        self._check_room(batch.nbytes)
+        if batch.changes:
+            confirm()
+        for change in batch.changes:
+            self._change_schema(change)
+        tables = [part.rows() for part in batch.tables]
+        with self._transaction():
+            self._step("begun")
+            for rows in tables:
+                self._write(rows)
+            self._quarantine(batch.poison)
+            self._step("quarantined")
+            self._move(batch)
+            confirm()
+            self._step("moved")
+        self._step("committed")
+
+    def _write(self, rows: TableRows) -> None:
+        superseded = rows.superseded
+        with self._view("#rows", rows.rows), self._view("#gone", rows.gone):
+            if rows.key:
+                superseded += self._delete("#rows", rows.rows, rows) + self._delete("#gone", rows.gone, rows)
+            self._step("deleted")
+            if rows.rows is not None:
+                self._run(f'INSERT INTO {quote(rows.table)} BY NAME SELECT * FROM "#rows"')
+            self._step("inserted")
+        if superseded:
+            self._con.execute(
+                "UPDATE _merganser.tables SET superseded = superseded + ? WHERE topic = ?", [superseded, rows.table]
+            ).fetchall()
+
+    def _delete(self, view: str, keys: pa.Table | None, rows: TableRows) -> int:
+        """Delete the rows that have a key in *view*, which shows *keys*; returns how many."""
+        if keys is None:
+            return 0
+        match = " AND ".join(_same(column, keys[column].null_count > 0) for column in rows.key)
+        return self._count(f'DELETE FROM {quote(rows.table)} AS t USING "{view}" AS r WHERE {match}')
+
+    def _quarantine(self, poison: Sequence[Poison]) -> None:
+        if not poison:
+            return
+        rows = [(*p.partition, *p[1:]) for p in poison]
+        columns = [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), _POISON, strict=True)]
+        with self._view("#poison", pa.table(columns, schema=_POISON)):
+            self._run('INSERT INTO _merganser.quarantine SELECT * FROM "#poison"')
+
+    def _move(self, batch: Batch) -> None:
+        now = _now_ms()
+        values: list[object] = []
+        for tp, move in batch.moves.items():
+            last = move.last
+            seen = (last.offset, last.leader_epoch, last.digest) if last else (None, None, None)
+            values += [*tp, move.next_offset, *seen]
+            values += [move.puts, move.deletes, move.gaps, now if move.at_end else None]
+        sql = _MOVE_SQL.format(moves=", ".join([_MOVE] * len(batch.moves)))
+        moved = self._count(sql, values)
+        if moved != len(batch.moves):
+            raise StoreFailed(str(self.path), f"{len(batch.moves)} partitions to move, {moved} in the store")
+
+    def _change_schema(self, change: SchemaChange) -> None:
+        """ALTER alone, then a checkpoint. No new reads meanwhile; old ones are interrupted in the end.
+
+        One open read would make the checkpoint fail, and rows after an ALTER without one are what
+        DuckDB has lost before (FAILURES 25).
+        """
+        with self._gate.closed(grace_s=self.limits.open_reads_s):
+            self._step("altering")
+            with self._transaction():
+                for step in change.steps:
+                    self._run(step.sql(quote(change.table)))
+                self._step("altered")
+                self._con.execute(
+                    "UPDATE _merganser.tables SET schema_version = ? WHERE topic = ?", [change.version, change.table]
+                ).fetchall()
+            self._step("alter-committed")
+            self._checkpoint()
+            self._step("alter-checkpointed")
+
+    # -- reading -----------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self, timeout_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of a reader's own, which sees one committed state per transaction.
+
+        Waits only while a schema change or a reopen is under way, for *timeout_s* at most.
+        """
+        with self._gate.entered(timeout_s) as gate:
+            cursor = self._root.cursor()
+            gate.add(cursor)
+            try:
+                yield cursor
+            finally:
+                gate.discard(cursor)
+                cursor.close()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._con.begin()
+        try:
+            yield
+        except BaseException:
+            with suppress(duckdb.Error):  # the first error says more; what cannot roll back is reopened
+                self._con.rollback()
+            raise
+        self._con.commit()
+
+    @contextmanager
+    def _view(self, name: str, table: pa.Table | None) -> Iterator[None]:
+        """Lets statements read *table*, if there is one, as the view *name*."""
+        if table is None:
+            yield
+            return
+        self._con.register(name, table)
+        try:
+            yield
+        except duckdb.Error:
+            with suppress(duckdb.Error):  # in an aborted transaction this fails too, and says less
+                self._con.unregister(name)
+            raise
+        self._con.unregister(name)
+
+    def _run(self, sql: str) -> None:
+        self._con.execute(parsed(sql)).fetchall()
+
+    def _count(self, sql: str, params: Sequence[object] = ()) -> int:
+        [(count,)] = self._con.execute(parsed(sql), params).fetchall()
+        return int(count)
+
+    def _all(self, sql: str) -> list[tuple]:  # type: ignore[type-arg]  # columns differ by query
+        return self._con.execute(sql).fetchall()
+
+    def _checkpoint(self) -> None:
+        self._run("CHECKPOINT")
+
+    def _check_room(self, nbytes: int) -> None:
+        # A batch is in the WAL and, after a checkpoint, in the file: twice its Arrow size is ample.
+        needed = 2 * nbytes + self.limits.head_room
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise StoreFull(str(self.path), f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
+
+
+def _same(column: str, nulls: bool) -> str:
+    """SQL that joins t and r on *column*. Keys of foreign tables may be null, and null is a key like any."""
+    return f"t.{quote(column)} {'IS NOT DISTINCT FROM' if nulls else '='} r.{quote(column)}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,80 @@
+"""SQL replicas of a Kafka log.
+
+import merganser as mg
+
+log = mg.connect()
+log.create_table("orders", schema={...}, key=["order_id"])
+with log.producer() as producer:
+    producer.put("orders", {"order_id": 1, "qty": 2})
+    token = producer.flush()
+with mg.Replica("shop.duckdb", log, group="shop", tables=["orders"]) as replica:
+    replica.query("select * from orders", after=token).rows()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .schemas import errors
+from .schemas.errors import MerganserError
+from .schemas.position import Position, TopicPartition
+from .schemas.table import Table
+
+if TYPE_CHECKING:
+    from .consumers.apply import BatchLimits
+    from .consumers.dbfile import Limits
+    from .consumers.reads import Result
+    from .consumers.replica import Replica
+    from .pipeline.log import Log, connect
+    from .producers.producer import Producer, ProducerOptions, Write
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchLimits",
+    "Limits",
+    "Log",
+    "MerganserError",
+    "Position",
+    "Producer",
+    "ProducerOptions",
+    "Replica",
+    "Result",
+    "Table",
+    "TopicPartition",
+    "Write",
+    "connect",
+    "errors",
+]
+
+_MODULES = {
+    "Log": "pipeline.log",
+    "connect": "pipeline.log",
+    "Producer": "producers.producer",
+    "ProducerOptions": "producers.producer",
+    "Write": "producers.producer",
+    "Replica": "consumers.replica",
+    "Limits": "consumers.dbfile",
+    "BatchLimits": "consumers.apply",
+    "Result": "consumers.reads",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Nouns come at their first use: the command line's help needs no Kafka client, and a service that
+    only writes has not installed the DuckDB and Arrow of the read side."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'merganser' has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        module = import_module(f".{_MODULES[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if not _MODULES[name].startswith("consumers") or (error.name or "").startswith(__name__):
+            raise
+        raise ImportError(f"{error.name} is missing: pip install 'merganser[replica]'") from error
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

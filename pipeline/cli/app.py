@@ -1,0 +1,98 @@
+"""The ``merganser`` command: its groups put together, and what becomes of an error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from ...schemas.errors import MerganserError, UsageError
+from . import audit, broker, demo, query, replica, rows, status, tables
+from .options import option
+from .output import emit, say
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="merganser",
+    help="SQL replicas of a Kafka log: rows in, exact DuckDB tables out.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich alone takes as long to load as all the rest
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+demo.register(app)
+app.add_typer(broker.app, name="broker")
+app.add_typer(tables.app, name="table")
+rows.register(app)
+app.add_typer(replica.app, name="replica")
+query.register(app)
+status.register(app)
+audit.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        emit(f"merganser {version('merganser')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, option("--debug", "Tracebacks of errors, and all log lines.")] = False,
+) -> None:
+    if debug:
+        os.environ["MERGANSER_DEBUG"] = "1"
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    else:
+        # An error is told once, by its command; `replica run` shows warnings in its own way.
+        logging.getLogger("merganser").addHandler(logging.NullHandler())
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. An error is one line on stderr and a hint, never a traceback."""
+    try:
+        result = app(args=None if args is None else list(args), prog_name="merganser", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except TyperException as error:
+        return _wrong_use(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone. Python would complain when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return MerganserError.exit_code
+    except MerganserError as error:
+        if os.environ.get("MERGANSER_DEBUG"):
+            raise
+        return _failed(error)
+
+
+#: Where an error has no hint of its own: by whether the caller is wrong.
+_HINTS = {
+    True: "see `merganser COMMAND --help`",
+    False: "`merganser --debug COMMAND` shows where it failed",
+}
+
+
+def _failed(error: MerganserError) -> int:
+    say(f"error: {' '.join(str(error).split())}")
+    say(f"hint: {error.hint or _HINTS[isinstance(error, UsageError)]}")
+    return error.exit_code
+
+
+def _wrong_use(error: TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    say(f"error: {' '.join(error.format_message().split())}")
+    say(f"hint: `{context.command_path if context else 'merganser'} --help` lists the options")
+    return UsageError.exit_code

@@ -1,0 +1,69 @@
+"""The options that several commands share, so that one name means one thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ...schemas.errors import MerganserError
+
+if TYPE_CHECKING:
+    from ..log import Log
+
+
+def option(name: str, help_: str, **more: Any) -> Any:
+    """An option that is also an environment variable: ``--key-format`` is ``MERGANSER_KEY_FORMAT``."""
+    variable = "MERGANSER_" + name.lstrip("-").replace("-", "_").upper()
+    return typer.Option(name, help=help_, envvar=variable, show_envvar=False, **more)
+
+
+def complete_tables(incomplete: str) -> list[str]:
+    """Table names of the log that runs; starts nothing, and says nothing if it cannot know."""
+    import os
+
+    from ..broker import LocalBroker
+    from ..log import connect
+
+    try:
+        servers = os.environ.get("MERGANSER_BOOTSTRAP_SERVERS")
+        if not servers:
+            status = LocalBroker().status()
+            servers = status.bootstrap_servers if status.running else None
+        if not servers:
+            return []
+        with connect(servers, timeout_s=2) as log:
+            return [table.name for table in log.tables() if table.name.startswith(incomplete)]
+    except MerganserError:
+        return []
+
+
+Servers = Annotated[
+    str | None,
+    option("--bootstrap-servers", "Kafka's address. Without it: the local broker, started if it does not run."),
+]
+RegistryUrl = Annotated[
+    str | None, option("--registry", "URL of a schema registry. Without it: schemas live in the log.")
+]
+Timeout = Annotated[float, option("--timeout", "Seconds to wait for Kafka.", min=0.1)]
+AsJson = Annotated[bool, option("--json", "JSON instead of text.")]
+Store = Annotated[Path, option("--store", "The replica's DuckDB file.", dir_okay=False)]
+TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", autocompletion=complete_tables)]
+SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
+
+KeyFormat = Literal["avro", "string", "int", "long"]
+Level = Literal["eventual", "session", "strong"]
+Format = Literal["table", "json", "csv", "arrow"]
+
+DEFAULT_TIMEOUT_S = 15.0
+
+
+def comma_separated(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def open_log(servers: str | None, registry: str | None, timeout_s: float) -> Log:
+    from ..log import connect
+
+    return connect(servers, registry=registry, timeout_s=timeout_s)

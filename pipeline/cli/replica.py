@@ -1,0 +1,302 @@
+"""``merganser replica run``: keep tables up with the log, until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
+
+import typer
+
+from ...schemas.errors import LogUnavailable, MerganserError
+from ...schemas.position import Position
+from .options import (
+    DEFAULT_TIMEOUT_S,
+    AsJson,
+    RegistryUrl,
+    Servers,
+    Store,
+    Timeout,
+    comma_separated,
+    open_log,
+    option,
+)
+from .output import emit, emit_json, say
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from ...consumers.replica import Replica
+    from ..log import Log
+
+app = typer.Typer(help="Replicas: tables of the log, kept in a DuckDB file.")
+
+Group = Annotated[str, option("--group", "Name of the copy: a Kafka group id.")]
+Tables = Annotated[str, option("--tables", "Tables to follow, comma-separated.")]
+Split = Annotated[bool, option("--split", "Share the partitions with the other members of the group.")]
+AcceptPartial = Annotated[bool, option("--accept-partial", "Start though the log has lost its oldest rows.")]
+UntilEnd = Annotated[bool, option("--until-end", "End once it has all that the log had at the start.")]
+Every = Annotated[
+    float | None, option("--every", "Seconds between looks at how far it is (1; on a terminal 0.5).", min=0.05)
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Replicas: tables of the log, kept in a DuckDB file."""
+
+
+@app.command()
+def run(
+    store: Store,
+    group: Group,
+    tables: Tables,
+    split: Split = False,
+    accept_partial: AcceptPartial = False,
+    until_end: UntilEnd = False,
+    every: Every = None,
+    bootstrap_servers: Servers = None,
+    registry: RegistryUrl = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    json: AsJson = False,
+) -> None:
+    """Follow tables until Ctrl-C or SIGTERM. What is applied is exact, whenever the process ends.
+
+    Ends with exit 1 if none of the tables can go on. While it runs, no other process can read FILE.
+    """
+    from ...consumers.replica import Replica
+    from ...schemas.errors import UsageError
+
+    if split and until_end:
+        raise UsageError("a member of a split group has no end: its partitions come and go")
+    screen: Screen = JsonLines() if json else StatusLine() if sys.stdout.isatty() else PlainLines()
+    with _until_stopped(), open_log(bootstrap_servers, registry, timeout) as log:
+        names = comma_separated(tables)
+        with Replica(store, log, group, names, split=split, accept_partial=accept_partial) as replica:
+            with screen, _warnings(screen):
+                _watch(replica, log, screen, every, log.ends(replica.position) if until_end else None)
+
+
+def _watch(replica: Replica, log: Log, screen: Screen, every_s: float | None, end: Position | None) -> None:
+    """Show how far the replica is until a signal comes, or it is at *end*; what ends the apply loop is raised."""
+    looks = Looks(replica, log)
+    try:
+        while True:
+            screen.show(looks.look())
+            if replica.error is not None:
+                raise _as_ours(replica.error)
+            stopped = replica.stopped
+            if end is not None and all(tp.topic in stopped for tp in replica.position.behind(end)):
+                if stopped:
+                    raise next(iter(stopped.values()))
+                return
+            time.sleep(every_s or screen.every_s)
+    except _Stop:
+        screen.warn(f"stopping at {replica.position}")
+        raise
+
+
+def _as_ours(error: BaseException) -> MerganserError:
+    if isinstance(error, MerganserError):
+        return error
+    failed = MerganserError(f"the apply loop ended: {error!r}")
+    failed.hint = "the store is whole up to its position; MERGANSER_DEBUG=1 shows more"
+    failed.__cause__ = error
+    return failed
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block as if it were done."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise _Stop
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except _Stop:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stop(BaseException):
+    """A signal asked for the end. No Exception: nothing on the way may take it for a failure."""
+
+
+# -- how far it is -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Status:
+    """A replica at one moment. *lag* is None while the log does not answer."""
+
+    position: Position
+    applied: int
+    lag: int | None
+    rate: float
+    stopped: dict[str, str] = field(default_factory=dict)
+    waiting_for: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "position": str(self.position),
+            "applied": self.applied,
+            "lag": self.lag,
+            "rate": round(self.rate, 1),
+            "stopped": self.stopped,
+            "waiting_for": self.waiting_for,
+        }
+
+    def line(self) -> str:
+        lag = "lag unknown" if self.lag is None else f"lag {self.lag:,}"
+        parts = [f"{self.applied:,} applied", lag, f"{self.rate:,.0f}/s"]
+        parts += [f"{table} stopped" for table in self.stopped]
+        if self.waiting_for:
+            parts.append(f"waiting: {self.waiting_for}")
+        return " · ".join(parts)
+
+
+class Looks:
+    """Looks at one replica. The rate is over the last seconds: batches come in bursts."""
+
+    window_s = 3.0
+
+    def __init__(self, replica: Replica, log: Log) -> None:
+        self._replica, self._log = replica, log
+        self._lately: deque[tuple[float, int]] = deque()
+
+    def look(self) -> Status:
+        replica, position = self._replica, self._replica.position
+        try:
+            lag: int | None = sum(position.behind(self._log.ends(position)).values())
+        except LogUnavailable:
+            lag = None
+        applied = sum(position.values())
+        stopped = {table: why.why for table, why in replica.stopped.items()}
+        return Status(position, applied, lag, self._rate(applied), stopped, replica.waiting_for)
+
+    def _rate(self, applied: int) -> float:
+        now_s = time.monotonic()
+        self._lately.append((now_s, applied))
+        while len(self._lately) > 2 and now_s - self._lately[1][0] > self.window_s:
+            self._lately.popleft()
+        then_s, before = self._lately[0]
+        return max(0.0, (applied - before) / (now_s - then_s)) if now_s > then_s else 0.0
+
+
+# -- showing it --------------------------------------------------------------------------------
+
+
+class Screen(Protocol):
+    """Where a running replica is seen."""
+
+    every_s: float
+
+    def show(self, status: Status) -> None: ...
+
+    def warn(self, line: str) -> None: ...
+
+    def __enter__(self) -> Screen: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class JsonLines:
+    """A JSON object for each look."""
+
+    every_s = 1.0
+
+    def show(self, status: Status) -> None:
+        emit_json(status.fields())
+
+    def warn(self, line: str) -> None:
+        say(line)
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class PlainLines:
+    """A line now and then while rows come, and at once when it catches up, stops or waits."""
+
+    every_s = 1.0
+    seldom_s = 10.0
+
+    def __init__(self) -> None:
+        self._state: tuple[object, ...] = ()
+        self._position = Position()
+        self._shown_s = 0.0
+
+    def show(self, status: Status) -> None:
+        state = (status.lag == 0, tuple(status.stopped), status.waiting_for)
+        moved = status.position != self._position
+        if state != self._state or (moved and time.monotonic() - self._shown_s >= self.seldom_s):
+            emit(status.line())
+            self._state, self._position, self._shown_s = state, status.position, time.monotonic()
+
+    def warn(self, line: str) -> None:
+        say(line)
+
+    def __enter__(self) -> PlainLines:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class StatusLine:
+    """One line of the terminal, rewritten."""
+
+    every_s = 0.5
+
+    def __enter__(self) -> StatusLine:
+        from rich.live import Live
+
+        from .output import console
+
+        self._live: Live = Live(console=console(), refresh_per_second=8)
+        self._live.start()
+        return self
+
+    def show(self, status: Status) -> None:
+        self._live.update(status.line())
+
+    def warn(self, line: str) -> None:
+        self._live.console.print(line)
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+
+@contextmanager
+def _warnings(screen: Screen) -> Iterator[None]:
+    """Show what the apply loop warns of. Errors are shown as states, or end the command."""
+    handler = _ToScreen(screen)
+    logger = logging.getLogger("merganser.apply")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _ToScreen(logging.Handler):
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self._screen.warn(f"warning: {record.getMessage()}")

@@ -1,0 +1,88 @@
+"""``merganser status``: how far a store is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ...schemas.errors import LogError, MerganserError, WrongCluster
+from ...schemas.position import Position
+from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Store, Timeout, open_log
+from .output import emit, emit_json, emit_table
+
+if TYPE_CHECKING:
+    from ...consumers.storefile import StoreFile
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+
+
+def status(
+    store: Store,
+    bootstrap_servers: Servers = None,
+    registry: RegistryUrl = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    json: AsJson = False,
+) -> None:
+    """How far a store at rest is. Position, lag against the log, stopped tables, records in quarantine.
+
+    If the log does not answer, the rest is shown, and the exit code is 1.
+    """
+    from ...consumers.storefile import StoreFile
+
+    with StoreFile(store) as found:
+        ends, problem = _ends(found, bootstrap_servers, registry, timeout)
+        facts = [_facts(found, table, ends) for table in found.tables()]
+        if json:
+            emit_json(
+                {
+                    "store": str(found.path),
+                    "group": found.group,
+                    "cluster": found.cluster_id,
+                    "position": str(found.position),
+                    "tables": facts,
+                }
+            )
+        else:
+            _show(found, facts)
+    if problem is not None:
+        raise problem
+
+
+def _ends(
+    store: StoreFile, servers: str | None, registry: str | None, timeout_s: float
+) -> tuple[Position | None, MerganserError | None]:
+    """The ends of the store's partitions in its log; None, and why, if they cannot be known."""
+    try:
+        with open_log(servers, registry, timeout_s) as log:
+            if log.cluster_id != store.cluster_id:
+                return None, WrongCluster(str(store.path), store.cluster_id, log.cluster_id)
+            return log.ends(store.position), None
+    except LogError as error:
+        return None, error
+
+
+def _facts(store: StoreFile, table: str, ends: Position | None) -> dict[str, Any]:
+    stored = store.tables()[table]
+    position = store.position.of(frozenset([table]))
+    lag = None if ends is None else sum(position.behind(ends.of(frozenset([table]))).values())
+    return {
+        "table": table,
+        "partitions": len(position),
+        "applied": sum(position.values()),
+        "lag": lag,
+        "quarantined": store.quarantined().get(table, 0),
+        "stopped": stored.stopped,
+    }
+
+
+def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
+    emit(f"store {store.path}, group {store.group}, cluster {store.cluster_id}")
+    names = ["table", "partitions", "applied", "lag", "quarantined"]
+    rows = [
+        (*("?" if fact[name] is None else fact[name] for name in names), fact["stopped"] or "follows") for fact in facts
+    ]
+    emit_table([*names, "state"], rows, numeric=names[1:])
+    emit(f"position {store.position}")

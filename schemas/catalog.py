@@ -1,0 +1,107 @@
+"""Which tables a log has: what its topics and its registry say together.
+
+A table is there once its topic and its ``-value`` subject are; `create_table` makes the subject last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .errors import BadKeyColumns, UnknownTable, UnsupportedFormat
+from .kafka import Cluster, TopicFacts
+from .registry_records import COLUMN, ENCODING, bare, canonical
+from .sniff import sniff_topic
+from .table import KeyEncoding, Registry, SchemaVersion, Table, key_subject, value_subject
+
+#: The Avro type that stands for each of Kafka's own plain key serializers.
+PLAIN_KEYS: Mapping[str, KeyEncoding] = {"string": "string", "int": "int", "long": "long"}
+
+
+class Catalog:
+    """Looks tables up. Safe across threads if its cluster and registry are."""
+
+    def __init__(self, cluster: Cluster, registry: Registry, client_config: Mapping[str, Any]) -> None:
+        self.cluster = cluster
+        self.registry = registry
+        self._config = client_config
+
+    def table(self, name: str) -> Table:
+        """The table as it is declared now. UnknownTable; UnsupportedFormat if it is a topic of another kind."""
+        facts = self.cluster.describe([name]).get(name)
+        if facts is None:
+            raise UnknownTable(name)
+        values = self.registry.versions(value_subject(name))
+        if not values:
+            raise self.undeclared(facts)
+        return assemble(facts, values, self.registry.versions(key_subject(name)))
+
+    def tables(self) -> list[Table]:
+        """Every table, by name. Topics whose schemas are not Avro are none."""
+        suffix = value_subject("")
+        declared = [s.removesuffix(suffix) for s in self.registry.subjects() if s.endswith(suffix)]
+        found = []
+        for name, facts in sorted(self.cluster.describe(declared).items()):
+            try:
+                values = self.registry.versions(value_subject(name))
+                found.append(assemble(facts, values, self.registry.versions(key_subject(name))))
+            except (UnsupportedFormat, BadKeyColumns):
+                continue
+        return found
+
+    def undeclared(self, facts: TopicFacts) -> UnknownTable | UnsupportedFormat:
+        """Why a topic without a value subject is no table."""
+        look = sniff_topic(self._config, facts.name, facts.partitions)
+        if look is None or look == "Confluent-framed":
+            subject = value_subject(facts.name)
+            why = f"the topic exists, the registry has no {subject!r}: `merganser table create --existing` declares it"
+            return UnknownTable(facts.name, hint=why)
+        return UnsupportedFormat(facts.name, look)
+
+
+def assemble(facts: TopicFacts, values: Sequence[SchemaVersion], keys: Sequence[SchemaVersion]) -> Table:
+    columns, encoding, key = key_of(facts.name, keys)
+    return Table(
+        name=facts.name,
+        topic_id=facts.topic_id,
+        partitions=facts.partitions,
+        values=tuple(values),
+        key=columns,
+        key_encoding=encoding,
+        key_schema=key,
+        compacted=facts.compacted,
+        delete_retention_ms=int(facts.settings["delete.retention.ms"]),
+    )
+
+
+def key_of(topic: str, keys: Sequence[SchemaVersion]) -> tuple[tuple[str, ...], KeyEncoding, SchemaVersion | None]:
+    """Columns, encoding and schema of the key that the versions of a ``-key`` subject declare."""
+    if not keys:
+        return (), "avro", None
+    latest = keys[-1].schema
+    if isinstance(latest, Mapping) and latest.get("type") == "record":
+        return tuple(field["name"] for field in latest["fields"]), "avro", written_key(keys)
+    if not isinstance(latest, Mapping) or COLUMN not in latest:
+        why = "its key is one Avro value: say which column that is, `merganser table create --existing --key COLUMN`"
+        raise BadKeyColumns(topic, "?", why)
+    column = (str(latest[COLUMN]),)
+    if latest.get(ENCODING) == "kafka":
+        return column, PLAIN_KEYS[str(latest["type"])], keys[-1]
+    return column, "avro", as_record(written_key(keys), column[0])
+
+
+def as_record(key: SchemaVersion, column: str) -> SchemaVersion:
+    """A key of one Avro value as a record of one column: the bytes are the same."""
+    field = {"name": column, "type": bare(key.schema)}
+    return replace(key, schema={"type": "record", "name": "key", "fields": [field]})
+
+
+def written_key(keys: Sequence[SchemaVersion]) -> SchemaVersion:
+    """The oldest version that differs from the latest in our annotations at most.
+
+    A key's schema id is part of its bytes, hence of its partition: naming the column of a table that
+    others write must not change the id that keys carry.
+    """
+    wanted = canonical(bare(keys[-1].schema))
+    return next(version for version in keys if canonical(bare(version.schema)) == wanted)

@@ -1,0 +1,435 @@
+"""Every error a user can meet, in one tree.
+
+Each carries its facts as fields and a *hint*: what to do next, which a traceback shows too.
+``str(error)`` is one line.
+The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
+
+    MerganserError
+    ├── UsageError                  the caller is wrong (exit 2)
+    │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
+    │   ├── IncompatibleSchema  TableExists
+    │   └── InvalidRow
+    ├── BadLine                     a line of an input is no row
+    ├── LogError                    the log, or the way to it
+    │   ├── LogUnavailable          bounded wait ended
+    │   ├── DeliveryFailed          a write was not acknowledged
+    │   ├── RegistryUnavailable  UnsupportedFormat
+    │   └── BrokerError             the local broker
+    ├── TableStopped                a replica cannot go on with one table
+    │   ├── RetentionLost  TopicRecreated  LogTruncated  PartitionsChanged
+    │   └── PartialStart  TombstonesLost  KeyChanged
+    ├── StoreError                  the replica's file
+    │   ├── StoreLocked  StoreFormat  WrongCluster  StoreFull  StoreFailed
+    │   └── AuditFailed             an account that does not add up
+    ├── DemoFailed                  the demo could not go on, or a comparison did not hold
+    └── ReadError
+        └── NotFreshEnough          a bounded wait for freshness ended
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class MerganserError(Exception):
+    """Root of all errors that Merganser raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.hint:
+            self.add_note(f"hint: {self.hint}")  # so that a traceback ends with it
+
+    def __str__(self) -> str:
+        return self.what()
+
+    def what(self) -> str:
+        """One line: what failed, where, and why."""
+        return super().__str__()
+
+
+# -- the caller is wrong ---------------------------------------------------------------------
+
+
+class UsageError(MerganserError):
+    """The call cannot succeed as it stands; nothing was written."""
+
+    exit_code = 2
+
+
+@dataclass(eq=False)
+class UnknownTable(UsageError):
+    """The log has no such table."""
+
+    table: str
+    hint: str = "`merganser table list` shows the tables; `merganser table create` makes one"
+
+    def what(self) -> str:
+        return f"unknown table {self.table!r}"
+
+
+@dataclass(eq=False)
+class BadSchema(UsageError):
+    """A schema that is no Avro record, or has a type that a replica cannot keep."""
+
+    table: str
+    where: str
+    why: str
+    hint: str = "docs/schemas.md lists each Avro type and its SQL type"
+
+    def what(self) -> str:
+        place = f" at {self.where}" if self.where else ""
+        return f"schema of {self.table!r}{place}: {self.why}"
+
+
+@dataclass(eq=False)
+class BadKeyColumns(UsageError):
+    """Key columns that the schema lacks, or whose type cannot be a key."""
+
+    table: str
+    column: str
+    why: str
+    hint: str = "name columns of the schema that are required, and neither float nor nested"
+
+    def what(self) -> str:
+        return f"key column {self.column!r} of table {self.table!r}: {self.why}"
+
+
+@dataclass(eq=False)
+class IncompatibleSchema(UsageError):
+    """A new schema version that readers of the earlier ones could not follow."""
+
+    subject: str
+    why: str
+    hint: str = "give an added field a default, promote types only (int → long → double), rename by alias"
+
+    def what(self) -> str:
+        return f"schema for {self.subject!r} is not compatible with its latest version: {self.why}"
+
+
+@dataclass(eq=False)
+class TableExists(UsageError):
+    """The table exists and differs from the one asked for."""
+
+    table: str
+    why: str
+    hint: str = "`merganser table describe` shows it; `merganser table alter` changes its schema"
+
+    def what(self) -> str:
+        return f"table {self.table!r} exists and differs: {self.why}"
+
+
+@dataclass(eq=False)
+class InvalidRow(UsageError):
+    """A row, or a key, that does not fit its table. Nothing was sent."""
+
+    table: str
+    column: str
+    value: object
+    why: str
+    hint: str = "`merganser table describe` shows columns and types"
+
+    def what(self) -> str:
+        try:
+            shown = repr(self.value)
+        except Exception:  # noqa: BLE001  # a value's own repr must not hide why it was refused
+            shown = f"a {type(self.value).__name__}"
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        return f"table {self.table!r}, column {self.column!r}, value {shown}: {self.why}"
+
+
+@dataclass(eq=False)
+class BadPosition(UsageError):
+    """Text that is no position."""
+
+    text: str
+    hint: str = "a position reads like orders/0:120,orders/1:98"
+
+    def what(self) -> str:
+        return f"not a position: {self.text!r}"
+
+
+@dataclass(eq=False)
+class BadQuery(UsageError):
+    """SQL that a replica does not run: not one SELECT, or one that DuckDB refuses."""
+
+    why: str
+    hint: str = "one SELECT (or EXPLAIN) at a time; a replica's tables change through the log only"
+
+    def what(self) -> str:
+        return self.why
+
+
+@dataclass(eq=False)
+class NotHeld(UsageError):
+    """A token names a partition that this replica does not hold."""
+
+    partition: str
+    hint: str = "ask a replica whose --tables include it, or wait on a smaller token"
+
+    def what(self) -> str:
+        return f"this replica does not hold {self.partition}"
+
+
+@dataclass(eq=False)
+class BadLine(MerganserError):
+    """A line of an input that is no row of its table. *written* rows before it were sent: none, unless
+    the file changed after all of it had been checked."""
+
+    source: str
+    line: int
+    why: str
+    hint: str = "one JSON object a line; `merganser put --help` tells how each type is written"
+    written: int = 0
+
+    def what(self) -> str:
+        sent = f"{self.written} rows before it were written" if self.written else "nothing was written"
+        return f"{self.source}, line {self.line}: {self.why}; {sent}"
+
+
+# -- the log ---------------------------------------------------------------------------------
+
+
+class LogError(MerganserError):
+    """The log, or the way to it."""
+
+
+@dataclass(eq=False)
+class LogUnavailable(LogError):
+    """No broker answered within the bounded wait."""
+
+    bootstrap_servers: str
+    why: str
+    hint: str = "`merganser broker status` for the local broker; check --bootstrap-servers otherwise"
+
+    def what(self) -> str:
+        return f"no answer from Kafka at {self.bootstrap_servers}: {self.why}"
+
+
+@dataclass(eq=False)
+class DeliveryFailed(LogError):
+    """Writes that Kafka did not acknowledge. Whether they reached the log is unknown."""
+
+    table: str
+    why: str
+    count: int = 1
+    hint: str = "the rows may or may not be in the log: write them again, keyed rows do no harm twice"
+
+    def what(self) -> str:
+        return f"{self.count} write(s) not acknowledged, first to table {self.table!r}: {self.why}"
+
+
+@dataclass(eq=False)
+class RegistryUnavailable(LogError):
+    """The schema registry did not answer within the bounded wait."""
+
+    registry: str
+    why: str
+    hint: str = "check --registry and that it runs; replicas pause and go on when it is back"
+
+    def what(self) -> str:
+        return f"no answer from the schema registry at {self.registry}: {self.why}"
+
+
+@dataclass(eq=False)
+class UnsupportedFormat(LogError):
+    """A topic whose values are not Confluent Avro."""
+
+    topic: str
+    format: str
+    hint: str = "Merganser reads Confluent-framed Avro today; JSON, Protobuf and Debezium are a later step"
+
+    def what(self) -> str:
+        return f"topic {self.topic!r} has {self.format} values"
+
+
+@dataclass(eq=False)
+class BrokerError(LogError):
+    """The local broker could not be started, stopped or found."""
+
+    why: str
+    hint: str = "`merganser broker status` shows what runs; its log is under MERGANSER_HOME"
+
+    def what(self) -> str:
+        return f"local broker: {self.why}"
+
+
+# -- a table that cannot go on ---------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class TableStopped(MerganserError):
+    """A replica cannot go on with a table without losing or inventing rows."""
+
+    table: str
+    why: str
+    hint: str = "the store keeps what it has; `merganser status` shows the table as stopped"
+
+    def what(self) -> str:
+        return f"table {self.table!r} stopped: {self.why}"
+
+
+@dataclass(eq=False)
+class RetentionLost(TableStopped):
+    """The log no longer holds the next record that the store needs."""
+
+    hint: str = "rebuild the replica from a snapshot or the archive; raise retention.ms of the topic"
+
+
+@dataclass(eq=False)
+class TopicRecreated(TableStopped):
+    """The topic was deleted and created again: same name, another log."""
+
+    hint: str = "start a new store for the new topic; the old rows stay readable in this one"
+
+
+@dataclass(eq=False)
+class LogTruncated(TableStopped):
+    """The log lost, or changed, records that the store has applied."""
+
+    hint: str = "the log went back behind this store: rebuild the replica, and look for an unclean election"
+
+
+@dataclass(eq=False)
+class PartitionsChanged(TableStopped):
+    """The partition count changed, so the order per key is no longer the log's."""
+
+    hint: str = "replay into a new topic with the partition count you want"
+
+
+@dataclass(eq=False)
+class KeyChanged(TableStopped):
+    """The table was declared with another key than the one that the store's rows were kept by."""
+
+    hint: str = "start a new store: what a row is depends on the key"
+
+
+@dataclass(eq=False)
+class TombstonesLost(TableStopped):
+    """Away from a compacted topic for longer than it keeps deletes: some may have been missed."""
+
+    hint: str = "rebuild the replica (a new store), or raise delete.retention.ms above your longest outage"
+
+
+@dataclass(eq=False)
+class PartialStart(TableStopped):
+    """A new replica would start above offset 0: part of the table is no longer in the log."""
+
+    hint: str = "start from a snapshot or the archive, or say --accept-partial (accept_partial=True)"
+
+
+# -- the store -------------------------------------------------------------------------------
+
+
+class StoreError(MerganserError):
+    """The replica's DuckDB file."""
+
+
+@dataclass(eq=False)
+class StoreLocked(StoreError):
+    """Another process has the store open."""
+
+    path: str
+    why: str
+    hint: str = "one process owns a store: stop it first, or query it there (Replica.query in its own program)"
+
+    def what(self) -> str:
+        return f"store {self.path} is in use by another process ({self.why})"
+
+
+@dataclass(eq=False)
+class StoreFormat(StoreError):
+    """The file is no store, or one of another format version."""
+
+    path: str
+    why: str
+    hint: str = "use the Merganser version that wrote it, or rebuild the replica from the log"
+
+    def what(self) -> str:
+        return f"store {self.path}: {self.why}"
+
+
+@dataclass(eq=False)
+class WrongCluster(StoreError):
+    """The store follows another Kafka cluster."""
+
+    path: str
+    stored: str
+    found: str
+    hint: str = "point --bootstrap-servers at the store's cluster, or use another --store"
+
+    def what(self) -> str:
+        return f"store {self.path} follows cluster {self.stored}, but this is cluster {self.found}"
+
+
+@dataclass(eq=False)
+class StoreFull(StoreError):
+    """Too little room on the disk for the next commit. The store is whole up to its position."""
+
+    path: str
+    why: str
+    hint: str = "free space on the store's disk and start the replica again: it goes on where it stopped"
+
+    def what(self) -> str:
+        return f"no room for store {self.path}: {self.why}"
+
+
+@dataclass(eq=False)
+class StoreFailed(StoreError):
+    """DuckDB failed in a way that a reopen did not mend."""
+
+    path: str
+    why: str
+    hint: str = "the log has every row: move the file aside and start the replica again"
+
+    def what(self) -> str:
+        return f"store {self.path} failed: {self.why}"
+
+
+@dataclass(eq=False)
+class AuditFailed(StoreError):
+    """A store whose account does not add up: rows were lost, doubled, or changed behind its back."""
+
+    path: str
+    why: str
+    hint: str = "keep the file for a look at it; the log has every row, so a new store can be built"
+
+    def what(self) -> str:
+        return f"the account of store {self.path} is off: {self.why}"
+
+
+# -- the demo --------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class DemoFailed(MerganserError):
+    """The demo could not go on, or what it shows did not hold."""
+
+    why: str
+    hint: str = "MERGANSER_DEBUG=1 shows more; `merganser demo --fresh` begins anew"
+
+    def what(self) -> str:
+        return self.why
+
+
+# -- reads -----------------------------------------------------------------------------------
+
+
+class ReadError(MerganserError):
+    """A read that could not be answered as asked."""
+
+
+@dataclass(eq=False)
+class NotFreshEnough(ReadError):
+    """The replica did not reach the asked freshness within the timeout."""
+
+    level: str
+    timeout_s: float
+    behind: str
+    hint: str = "raise the timeout, or read at level=eventual; `merganser status` shows the lag"
+
+    def what(self) -> str:
+        return f"not fresh enough for {self.level!r} within {self.timeout_s:.3g} s: {self.behind}"

@@ -1,0 +1,95 @@
+"""Table: a topic with a value schema and, if rows are keyed, a key schema.
+
+The registry is where a table is declared, so that every client sees the same one:
+
+- subject ``<topic>-value`` holds the row's record schema, one version after the other;
+- subject ``<topic>-key`` holds the key. An Avro record means Confluent-framed Avro keys with those
+  columns. A primitive schema with ``merganser.encoding = "kafka"`` declares the plain form of Kafka's
+  own String, Integer and Long serializers, and ``merganser.column`` names the one key column.
+- no ``-key`` subject: rows are appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+AvroSchema = Mapping[str, Any] | str
+KeyEncoding = Literal["avro", "string", "int", "long"]
+
+#: Columns that a replica adds to each table; a schema may not use them.
+RESERVED_COLUMNS = ("_partition", "_offset", "_timestamp")
+
+
+@dataclass(frozen=True)
+class SchemaVersion:
+    """One version of a subject. *id* is what travels in a record's five-byte prefix."""
+
+    subject: str
+    version: int
+    id: int
+    schema: AvroSchema
+
+
+class Registry(Protocol):
+    """Where schemas live. Safe to share between threads."""
+
+    def subjects(self) -> list[str]:
+        """Every subject that has a version, sorted."""
+        ...
+
+    def versions(self, subject: str) -> list[SchemaVersion]:
+        """All versions of *subject*, oldest first; ``[]`` if there are none.
+
+        Reads the registry to an end sampled after the call began, so an id that is absent here was
+        not registered before the call. RegistryUnavailable or LogUnavailable after a bounded wait.
+        """
+        ...
+
+    def register(self, subject: str, schema: AvroSchema) -> SchemaVersion:
+        """The version of *subject* with this schema, made if it is not there yet.
+
+        IncompatibleSchema, with nothing written, if it breaks BACKWARD compatibility.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def value_subject(topic: str) -> str:
+    return f"{topic}-value"
+
+
+def key_subject(topic: str) -> str:
+    return f"{topic}-key"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the log and the registry declare it at one moment.
+
+    *key* names the key columns, ``()`` for an append table. *values* are the versions of the value
+    schema, oldest first. *topic_id* tells this topic from another of the same name. On a compacted topic
+    a delete may vanish from the log *delete_retention_ms* after it was written.
+    """
+
+    name: str
+    topic_id: str
+    partitions: int
+    values: tuple[SchemaVersion, ...]
+    key: tuple[str, ...] = ()
+    key_encoding: KeyEncoding = "avro"
+    key_schema: SchemaVersion | None = None
+    compacted: bool = False
+    delete_retention_ms: int = 86_400_000
+
+    @property
+    def keyed(self) -> bool:
+        """True for upsert (last write per key wins), False for append."""
+        return bool(self.key)
+
+    @property
+    def latest(self) -> SchemaVersion:
+        """The newest version of the value schema: what a producer writes."""
+        return self.values[-1]

@@ -1,0 +1,146 @@
+"""The command line as a whole: documented, quick to help, the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import merganser
+from merganser.pipeline.cli.app import app
+from merganser.schemas.errors import UnknownTable
+from support.cli import MERGANSER, Cli
+
+DOCS = (Path(__file__).parent.parent.parent / "docs" / "commands.md").read_text()
+HEAVY = ("confluent_kafka", "duckdb", "fastavro", "pyarrow", "pandas")
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command by its words."""
+
+    def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield words, command
+        else:
+            for name, each in inner.items():
+                yield from walk(f"{words} {name}", each)
+
+    return walk("merganser", typer.main.get_command(app))
+
+
+def options(command: Any) -> Iterator[Any]:
+    return (p for p in command.params if p.param_type_name == "option" and p.name != "help")
+
+
+COMMANDS = dict(commands())
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert set(COMMANDS) == {
+        *("merganser demo", "merganser put", "merganser delete", "merganser query", "merganser status"),
+        *("merganser audit", "merganser replica run"),
+        *(f"merganser broker {word}" for word in ("start", "stop", "status")),
+        *(f"merganser table {word}" for word in ("create", "list", "describe", "alter")),
+    }
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_and_option_is_documented(words: str) -> None:
+    sections = {s.splitlines()[0].strip("` "): s for s in re.split(r"^## ", DOCS, flags=re.MULTILINE)[1:]}
+    for option in options(COMMANDS[words]):
+        assert re.search(rf"{option.opts[0]}(?![\w-])", sections[words]), option.opts[0]
+    assert COMMANDS[words].help
+
+
+def test_no_command_is_documented_that_is_not_there() -> None:
+    assert set(re.findall(r"^## `(.*)`$", DOCS, re.MULTILINE)) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_option_is_also_a_variable(words: str) -> None:
+    for option in options(COMMANDS[words]):
+        assert option.envvar == "MERGANSER_" + option.opts[0].lstrip("-").replace("-", "_").upper()
+
+
+def test_a_variable_stands_for_its_option(cli: Cli, orders: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGANSER_JSON", "1")
+    assert cli("table", "describe", orders).json[0]["key"] == ["order_id"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["put", "--help"], ["nonsense"]])
+def test_help_loads_no_client_and_no_engine(words: list[str]) -> None:
+    code = (
+        "import sys; from merganser.__main__ import main; code = main(sys.argv[1:])\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == f"merganser {merganser.__version__}\n"
+
+
+def test_completion_is_there_for_the_usual_shells() -> None:
+    asked = {"_MERGANSER_COMPLETE": "complete_bash", "COMP_WORDS": "merganser bro", "COMP_CWORD": "1"}
+    done = subprocess.run(MERGANSER, env={**os.environ, **asked}, capture_output=True, text=True, timeout=60)
+    assert "broker" in done.stdout
+
+
+def test_tables_are_completed_where_a_broker_runs(cli: Cli, orders: str) -> None:
+    from merganser.pipeline.cli.options import complete_tables
+
+    assert complete_tables(orders[:-1]) == [orders]
+
+
+def test_completion_of_tables_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from merganser.pipeline.cli.options import complete_tables
+
+    monkeypatch.delenv("MERGANSER_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("MERGANSER_HOME", str(tmp_path))
+    assert complete_tables("") == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_are_made_listed_described_and_altered(cli: Cli, orders: str, schema: Path) -> None:
+    made = cli("table", "create", orders, "--schema", schema, "--key", "order_id", "--json").json[0]
+    assert (made["partitions"], made["schema_version"], made["key_format"]) == (2, 1, "avro")
+    assert orders in cli("table", "list").out
+    assert orders in [table["table"] for table in cli("table", "list", "--json").json]
+    assert re.search(r"qty +INTEGER", cli("table", "describe", orders).out)
+    wider = json.loads(schema.read_text())
+    wider["fields"].append({"name": "note", "type": ["null", "string"], "default": None})
+    schema.write_text(json.dumps(wider))
+    assert cli("table", "alter", orders, "--schema", schema, "--json").json[0]["schema_version"] == 2
+    assert re.search(r"note +VARCHAR +null", cli("table", "describe", orders).out)
+
+
+def test_a_pipe_gets_each_row_on_one_line(cli: Cli, store: Path) -> None:
+    done = cli("query", "select repeat('long ', 200) as text, 'two\nlines' as lines", "--store", store)
+    assert len(done.out.splitlines()) == 3 and "two\\nlines" in done.out
+
+
+def test_the_local_broker_of_an_empty_home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGANSER_HOME", str(tmp_path))
+    assert cli("broker", "status", "--json").json[0]["running"] is False
+    assert "not running" in cli("broker", "status").out
+    assert cli("broker", "stop").code == 0
+    cli("broker", "start", "--brokers", 2).failed(1, "2 brokers")
+
+
+def test_a_traceback_ends_with_the_hint() -> None:
+    with pytest.raises(UnknownTable) as caught:
+        raise UnknownTable("ducks")
+    assert str(caught.value).count("\n") == 0
+    assert "hint: `merganser table list`" in "".join(traceback.format_exception(caught.value))

@@ -1,0 +1,158 @@
+"""FAILURES 11 to 13: members of a split group come, go and fall asleep while rows flow."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kafka_tables import ROW, fill, raw_records
+
+import merganser as mg
+from merganser.consumers import kafka
+from merganser.consumers.apply import Applier, BatchLimits
+from support.waiting import wait_for
+
+PARTITIONS = 6
+
+
+@contextmanager
+def flow(log: mg.Log, table: str) -> Iterator[None]:
+    """Rows into *table*, without an end."""
+    stopping = threading.Event()
+
+    def write() -> None:
+        with log.producer() as producer:
+            number = 0
+            while not stopping.wait(0.01):
+                for _ in range(10):
+                    number += 1
+                    producer.put(table, {"id": number, "text": "flow"})
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+class Members:
+    """The members of one split group, each with a store of its own."""
+
+    def __init__(self, log: mg.Log, table: str, folder: Path) -> None:
+        self._log, self._table, self._folder = log, table, folder
+        self.live: dict[str, mg.Replica] = {}
+
+    def __enter__(self) -> Members:
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        for member in list(self.live):
+            self.leave(member)
+
+    def join(self, member: str, on_step: Callable[[str], None] = lambda step: None) -> None:
+        small = BatchLimits(records=20, poll_records=20)  # so that a loop soon waits for its worker
+        self.live[member] = mg.Replica(
+            self._folder / member, self._log, self._table, [self._table], split=True, batches=small, on_step=on_step
+        )
+
+    def leave(self, member: str) -> None:
+        self.live.pop(member).close()
+
+    def wait_for_a_split(self) -> None:
+        """Every partition is with exactly one of the live members, and each has some."""
+
+        def split() -> bool:
+            for replica in self.live.values():
+                assert replica.error is None, replica.error
+            held = Counter(tp for replica in self.live.values() for tp in replica.position)
+            busy = all(replica.position for replica in self.live.values())
+            return busy and len(held) == PARTITIONS and set(held.values()) == {1}
+
+        wait_for(f"{sorted(self.live)} share the partitions", split)
+
+    def check(self, broker: str) -> None:
+        """The members' rows together are the log's records, each once."""
+        wanted = Counter((m.partition(), m.offset()) for m in raw_records(broker, self._table, PARTITIONS))
+        ends = self._log.ends([mg.TopicPartition(self._table, p) for p in range(PARTITIONS)])
+        found: Counter[tuple[int | None, int | None]] = Counter()
+        for replica in self.live.values():
+            replica.wait(mg.Position({tp: ends[tp] for tp in replica.position}))
+            found.update(replica.query(f'SELECT _partition, _offset FROM "{self._table}"').rows())
+        assert found == wanted
+
+
+@pytest.fixture
+def members(log: mg.Log, name: str, tmp_path: Path) -> Iterator[Members]:
+    log.create_table(name, ROW, partitions=PARTITIONS)
+    with Members(log, name, tmp_path) as group:
+        yield group
+
+
+def test_many_rebalances_lose_and_double_nothing(log: mg.Log, broker: str, name: str, members: Members) -> None:
+    with flow(log, name):
+        members.join("a")
+        members.wait_for_a_split()
+        for turn in range(2):
+            members.join("b")
+            if turn == 1:
+                members.join("c")  # before b has settled
+            members.wait_for_a_split()
+            for member in [m for m in members.live if m != "a"]:
+                members.leave(member)
+            members.wait_for_a_split()
+        members.join("b")
+        members.leave("a")
+        members.join("c")
+        members.wait_for_a_split()
+    members.check(broker)
+
+
+def test_a_member_that_comes_back_reads_from_its_stores_offsets(
+    log: mg.Log, broker: str, name: str, members: Members
+) -> None:
+    """Handed to assign: librdkafka refuses a seek within on_assign ("Erroneous state"), so nobody could do it."""
+    for _ in range(2):
+        fill(log, name, range(200))
+        members.join("a")
+        members.wait_for_a_split()
+        members.check(broker)
+        members.leave("a")
+
+
+def test_a_member_that_fell_asleep_writes_nothing_of_what_it_lost(
+    log: mg.Log, broker: str, name: str, members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that hangs in a commit keeps the loop from polling: the group takes its partitions away."""
+    exact, lost = kafka.reader_config, Applier.lost
+    losses: list[int] = []
+
+    def counted(self: Applier, partitions: Collection[mg.TopicPartition]) -> None:
+        losses.append(len(partitions))
+        lost(self, partitions)
+
+    quick = {"max.poll.interval.ms": 4000, "group.protocol": "consumer"}
+    monkeypatch.setattr(kafka, "reader_config", lambda *a: {**exact(*a), **quick})
+    monkeypatch.setattr(Applier, "lost", counted)
+    awake = threading.Event()
+    awake.set()
+
+    def sleepy(step: str) -> None:
+        if step == "begun":
+            awake.wait(60)
+
+    with flow(log, name):
+        members.join("a", sleepy)
+        members.join("b")
+        members.wait_for_a_split()
+        awake.clear()
+        wait_for("b has everything", lambda: len(members.live["b"].position) == PARTITIONS, timeout_s=60)
+        awake.set()
+        members.wait_for_a_split()
+    assert losses
+    members.check(broker)

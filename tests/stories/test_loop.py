@@ -1,0 +1,165 @@
+"""The loop with its own threads, on the scripted log: what nobody waits for happens all the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+
+from merganser.consumers.apply import Applier, BatchLimits
+from merganser.consumers.dbfile import Limits
+from merganser.consumers.follow import Follow
+from merganser.consumers.log import Problem
+from merganser.consumers.progress import Progress
+from merganser.consumers.store import Store
+from merganser.schemas.errors import KeyChanged, TopicRecreated
+from merganser.schemas.table import SchemaVersion, key_subject
+from stories.world import KEY_ID, World, framed, version
+from support.waiting import wait_for
+
+
+class FailsOnce(Store):
+    """The first commit of rows fails after the fact."""
+
+    failed = False
+
+    def _move(self, batch):  # type: ignore[no-untyped-def]
+        if not self.failed:
+            self.failed = True
+            raise duckdb.IOException("injected")
+        super()._move(batch)
+
+
+def applier(world: World, store: Store, progress: Progress) -> Applier:
+    follow = Follow(world.log, store, ["keyed", "plain"], accept_partial=False)
+    return Applier(world.log, store, follow, world.log.reader("g"), progress, BatchLimits(linger_ms=0))
+
+
+def wait_for_all(world: World, progress: Progress, table: str | None = None) -> None:
+    """Until everything in the log, or in *table*, is applied."""
+    ends = world.log.ends([tp for tp in world.log.partitions if table in (None, tp.topic)])
+    wait_for(f"everything of {table or 'the log'}", lambda: progress.position.reaches(ends))
+
+
+@contextmanager
+def running(world: World, path: Path, store: type[Store] = Store) -> Iterator[tuple[Store, Progress, Applier]]:
+    opened = store(path, world.log.cluster_id, "g", Limits(head_room=0))
+    progress = Progress()
+    loop = applier(world, opened, progress)
+    loop.start(split=False)
+    try:
+        yield opened, progress, loop
+    finally:
+        loop.stop()
+        opened.close()
+
+
+def test_a_commit_that_fails_on_a_quiet_log_is_made_good_without_another_record(tmp_path: Path) -> None:
+    world = World(1)
+    world.write(30)
+    with running(world, tmp_path / "s.duckdb", FailsOnce) as (_, progress, _):
+        wait_for_all(world, progress)
+
+
+def test_a_key_schema_registered_later_is_known_when_its_keys_come(tmp_path: Path) -> None:
+    world = World(1)
+    with running(world, tmp_path / "s.duckdb") as (store, progress, _):
+        key = {"type": "record", "name": "k", "doc": "said anew", "fields": [{"name": "id", "type": "long"}]}
+        world.log.register(SchemaVersion(key_subject("keyed"), 2, KEY_ID + 500, key))
+        value = version("keyed", 1)
+        row = framed(value.id, dict(value.schema), {"id": 1, "n": 2})  # type: ignore[arg-type]
+        world.log.put("keyed", 0, framed(KEY_ID + 500, key, {"id": 1}), row)
+        wait_for_all(world, progress)
+        with store.reading(1) as cursor:
+            assert cursor.execute("SELECT id, n FROM keyed").fetchall() == [(1, 2)]
+            assert cursor.execute("SELECT * FROM _merganser.quarantine").fetchall() == []
+
+
+def test_another_key_than_the_store_was_built_with_stops_the_table(tmp_path: Path) -> None:
+    world = World(1)
+    world.write(10)
+    with running(world, tmp_path / "s.duckdb"):
+        pass
+    world.log.tables["plain"] = replace(world.log.tables["keyed"], name="plain", topic_id="id-p")
+    world.log.registered["plain-key"] = world.log.registered["keyed-key"]
+    with running(world, tmp_path / "s.duckdb") as (_, progress, _):
+        why = progress.stopped["plain"]
+        assert isinstance(why, KeyChanged) and "its key is id, the store was built with none" in str(why)
+        goes_on(world, progress, "keyed")
+
+
+def test_a_topic_deleted_while_the_replica_was_down_stops_its_table_and_no_other(tmp_path: Path) -> None:
+    world = World(1)
+    apply_all(world, tmp_path / "s.duckdb")
+    del world.log.tables["plain"]
+    with running(world, tmp_path / "s.duckdb") as (store, progress, _):
+        assert isinstance(progress.stopped["plain"], TopicRecreated)
+        assert store.tables()["plain"].stopped == "the topic was deleted"
+        goes_on(world, progress, "keyed")
+
+
+def test_of_a_split_group_a_partition_that_cannot_go_on_stops_its_whole_table(tmp_path: Path) -> None:
+    world = World(1)
+    apply_all(world, tmp_path / "s.duckdb")
+    world.log.recreate("plain")
+    every = list(world.log.partitions)
+    plain = [tp for tp in every if tp.topic == "plain"]
+    store = Store(tmp_path / "s.duckdb", world.log.cluster_id, "g", Limits(head_room=0))
+    loop = applier(world, store, Progress())
+    loop._load()
+    loop.gained([tp for tp in every if tp not in plain[1:]])
+    loop.gained(plain[1:])  # of which the store has nothing, so that they could begin
+    assert {tp.topic for tp in loop._collector.owned} == {"keyed"}
+    assert "created again" in (store.tables()["plain"].stopped or "")
+    loop.stop()
+    store.close()
+
+
+def apply_all(world: World, path: Path) -> None:
+    """Write a history, and keep it in the store at *path*."""
+    world.write(60)
+    with running(world, path) as (_, progress, _):
+        wait_for_all(world, progress)
+
+
+def goes_on(world: World, progress: Progress, table: str) -> None:
+    world._put(table, 0)
+    wait_for_all(world, progress, table)
+
+
+def test_a_deleted_topic_stops_its_table_and_no_other(tmp_path: Path) -> None:
+    world = World(1)
+    world.write(40)
+    with running(world, tmp_path / "s.duckdb") as (_, progress, loop):
+        wait_for_all(world, progress)
+        del world.log.tables["plain"]
+        world._put("plain", 0)
+        reader = loop._reader
+        poll = reader.poll
+
+        def with_problem(max_records: int, timeout_s: float, gather_s: float = 0.0):  # type: ignore[no-untyped-def]
+            got = poll(max_records, timeout_s)
+            got.problems += [Problem(tp, "unknown topic") for tp in world.log.partitions if tp.topic == "plain"]
+            return got
+
+        reader.poll = with_problem  # type: ignore[method-assign]
+        wait_for("the table to stop", lambda: "plain" in progress.stopped)
+        assert isinstance(progress.stopped["plain"], TopicRecreated) and progress.error is None
+        goes_on(world, progress, "keyed")
+
+
+def test_a_time_outside_the_calendar_is_null_and_readable(tmp_path: Path) -> None:
+    world = World(random.Random(1).randrange(9))
+    world._put("plain", 0)
+    world.log.partitions = {
+        tp: [r and replace(r, time_ms=1_700_000_000_000_000_000) for r in records]
+        for tp, records in world.log.partitions.items()
+    }
+    with running(world, tmp_path / "s.duckdb") as (store, progress, _):
+        wait_for_all(world, progress)
+        with store.reading(1) as cursor:
+            assert cursor.execute("SELECT count(*), count(_timestamp) FROM plain").fetchall() == [(1, 0)]
