@@ -41,9 +41,10 @@ class Refused(Exception):
         super().__init__(why)
         self.value, self.why, self.path = value, why, ""
 
-    def inside(self, part: str) -> Refused:
+    def inside(self, part: object) -> Refused:
+        """This, one container further out. A mapping that Python made may have any *part* as a name."""
         dotted = self.path and not self.path.startswith("[")
-        self.path = f"{part}.{self.path}" if dotted else part + self.path
+        self.path = f"{part}.{self.path}" if dotted else f"{part}{self.path}"
         return self
 
 
@@ -210,7 +211,7 @@ def _record(fields: tuple[Field, ...]) -> Put:
             raise e.inside(name) from None
         if left:
             extra = _unknown(row, names)
-            raise Refused(row[extra], _NO_COLUMN).inside(str(extra))
+            raise Refused(row[extra], _NO_COLUMN).inside(extra)
 
     return put
 

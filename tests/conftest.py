@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from support.apicurio import Apicurio
 
 CHECKOUT = Path(__file__).parent.parent
 CACHE = CHECKOUT / ".merganser"
+
+settings.register_profile("steady", derandomize=True)
 
 
 def pytest_configure() -> None:

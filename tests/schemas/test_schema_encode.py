@@ -181,6 +181,7 @@ def test_the_column_path_leads_to_the_value() -> None:
         ({"address": {"zip": 1}}, "address.zip"),
         ({"address": {}}, "address.zip"),
         ({"address": {"zip": "1", "city": "x"}}, "address.city"),
+        ({"address": {5: "x"}}, "address.5"),
         ({"lines": [{"qty": 1}, {"qty": 1}, {"qty": "1"}]}, "lines[2].qty"),
         ({"tags": {"a": 1, "b": None}}, "tags['b']"),
         ({"tags": {"a": 1, 5: 1}}, "tags[5]"),
