@@ -8,16 +8,21 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── UsageError                  the caller is wrong (exit 2)
     │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
     │   ├── IncompatibleSchema  TableExists
-    │   └── InvalidRow
+    │   ├── InvalidRow
+    │   └── TransactionTooLarge
     ├── BadLine                     a line of an input is no row
     ├── LogError                    the log, or the way to it
     │   ├── LogUnavailable          bounded wait ended
     │   ├── DeliveryFailed          a write was not acknowledged
+    │   ├── RolledBack              a transaction left nothing behind
+    │   ├── CommitInDoubt           a transaction may or may not be committed
+    │   ├── ProducerFenced          another producer has this one's id
     │   ├── RegistryUnavailable  UnsupportedFormat
     │   └── BrokerError             the local broker
     ├── TableStopped                a replica cannot go on with one table
     │   ├── RetentionLost  TopicRecreated  LogTruncated  PartitionsChanged
-    │   └── PartialStart  TombstonesLost  KeyChanged
+    │   ├── PartialStart  TombstonesLost  KeyChanged
+    │   └── TornTransaction  PendingFull
     ├── StoreError                  the replica's file
     │   ├── StoreLocked  StoreFormat  WrongCluster  StoreFull  StoreFailed
     │   └── AuditFailed             an account that does not add up
@@ -142,6 +147,17 @@ class InvalidRow(UsageError):
 
 
 @dataclass(eq=False)
+class TransactionTooLarge(UsageError):
+    """A transaction beyond the producer's bounds. Nothing of it was sent."""
+
+    why: str
+    hint: str = "split it, or raise ProducerOptions.transaction_rows or .transaction_bytes"
+
+    def what(self) -> str:
+        return f"the transaction is too large: {self.why}"
+
+
+@dataclass(eq=False)
 class BadPosition(UsageError):
     """Text that is no position."""
 
@@ -220,6 +236,41 @@ class DeliveryFailed(LogError):
 
     def what(self) -> str:
         return f"{self.count} write(s) not acknowledged, first to table {self.table!r}: {self.why}"
+
+
+@dataclass(eq=False)
+class RolledBack(LogError):
+    """A transaction that could not be committed. Nothing of it is, or ever will be, in a table."""
+
+    tx: str
+    why: str
+    hint: str = "run the transaction again, under the same operation id if it has one"
+
+    def what(self) -> str:
+        return f"transaction {self.tx} was rolled back: {self.why}"
+
+
+@dataclass(eq=False)
+class CommitInDoubt(LogError):
+    """The commit was asked for and not answered: the transaction is in the log whole, or not at all."""
+
+    tx: str
+    why: str
+    hint: str = "`replica.outcome(id)` settles it; or run it again under the same operation id (op=...)"
+
+    def what(self) -> str:
+        return f"whether transaction {self.tx} was committed is unknown: {self.why}"
+
+
+@dataclass(eq=False)
+class ProducerFenced(LogError):
+    """A newer producer has taken this one's id over: this one can write no more transactions."""
+
+    id: str
+    hint: str = "only the newest producer of an id may write; give each running service an id of its own"
+
+    def what(self) -> str:
+        return f"producer {self.id!r} was fenced by a newer one of that id"
 
 
 @dataclass(eq=False)
@@ -319,6 +370,21 @@ class PartialStart(TableStopped):
     """A new replica would start above offset 0: part of the table is no longer in the log."""
 
     hint: str = "start from a snapshot or the archive, or say --accept-partial (accept_partial=True)"
+
+
+@dataclass(eq=False)
+class TornTransaction(TableStopped):
+    """Part of a committed transaction is missing from the log: it can be shown neither whole nor in part."""
+
+    tx: str = ""
+    hint: str = "`merganser tx resolve` writes the decision into the log, for every replica alike"
+
+
+@dataclass(eq=False)
+class PendingFull(TableStopped):
+    """More records wait for transactions to complete than the store may hold back."""
+
+    hint: str = "raise Limits.pending_bytes; `_merganser.pending` shows what waits"
 
 
 # -- the store -------------------------------------------------------------------------------

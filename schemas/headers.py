@@ -1,0 +1,142 @@
+"""Headers of a record: what the writer says of it beside key and value.
+
+| header | on | text |
+|---|---|---|
+| ``merganser-tx`` | each record of a transaction | ``ID``; on its first record in each partition ``ID MANIFEST`` |
+| ``merganser-if`` | a conditional write | ``absent``, ``present`` or ``version:OFFSET`` |
+| ``merganser-op`` | a write that may be repeated | the operation id; a record may have several |
+
+A manifest is the number of records that the transaction has in each partition it writes to, of every
+topic, in a Position's text form: ``orders/0:3,stock/1:1``. All text is UTF-8, and so to be read with
+any Kafka tool.
+
+Invariant: what :func:`encode` wrote, :func:`decode` reads back equal; other text under these names is
+:class:`BadHeader`, never half understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from .errors import BadPosition
+from .position import Position, TopicPartition
+
+TX = "merganser-tx"
+IF = "merganser-if"
+OP = "merganser-op"
+
+#: As Kafka clients have them. Names may come again, values may be missing.
+Headers = Sequence[tuple[str, bytes | str | None]]
+
+#: How many records a transaction has, by partition.
+Manifest = Mapping[TopicPartition, int]
+
+#: The longest operation or transaction id, in bytes.
+MAX_ID = 200
+
+
+class BadHeader(ValueError):
+    """One of our headers holds what no Merganser producer writes; ``str`` says which, and why."""
+
+
+class Condition(NamedTuple):
+    """What must hold of the row with the record's key, for the write to be taken."""
+
+    kind: Literal["absent", "present", "version"]
+    version: int = -1
+    """The row's ``_offset``, for ``version``."""
+
+    def __str__(self) -> str:
+        return f"version:{self.version}" if self.kind == "version" else self.kind
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the headers of one record say."""
+
+    tx: str | None = None
+    manifest: Manifest | None = None
+    condition: Condition | None = None
+    ops: tuple[str, ...] = ()
+
+
+def encode(marks: Marks) -> list[tuple[str, bytes]]:
+    """The headers that say *marks*."""
+    headers: list[tuple[str, bytes]] = []
+    if marks.tx is not None:
+        manifest = f" {Position(marks.manifest)}" if marks.manifest else ""
+        headers.append((TX, f"{marks.tx}{manifest}".encode()))
+    if marks.condition is not None:
+        headers.append((IF, str(marks.condition).encode()))
+    headers += [(OP, op.encode()) for op in marks.ops]
+    return headers
+
+
+def decode(headers: Headers) -> Marks | None:
+    """What *headers* say; None if none of them is ours."""
+    ours = [(name, value) for name, value in headers if name in (TX, IF, OP)]
+    if not ours:
+        return None
+    texts: dict[str, list[str]] = {TX: [], IF: [], OP: []}
+    for name, value in ours:
+        texts[name].append(_text(name, value))
+    for name in (TX, IF):
+        if len(texts[name]) > 1:
+            raise BadHeader(f"header {name} comes {len(texts[name])} times")
+    tx, manifest = _transaction(texts[TX][0]) if texts[TX] else (None, None)
+    condition = _condition(texts[IF][0]) if texts[IF] else None
+    return Marks(tx, manifest, condition, tuple(dict.fromkeys(texts[OP])))
+
+
+def check_id(text: object) -> str | None:
+    """Why *text* cannot be an operation or transaction id; None if it can."""
+    if not isinstance(text, str) or not text:
+        return "an id is text, and not empty"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "an id is valid Unicode text"
+    return f"an id has at most {MAX_ID} bytes, this has {size}" if size > MAX_ID else None
+
+
+def _text(name: str, value: bytes | str | None) -> str:
+    try:
+        text = value.decode() if isinstance(value, bytes) else value or ""
+    except UnicodeDecodeError:
+        raise BadHeader(f"header {name} is no UTF-8 text") from None
+    if not text:
+        raise BadHeader(f"header {name} is empty")
+    if name == OP and (why := check_id(text)):
+        raise BadHeader(f"header {name}: {why}")
+    return text
+
+
+def _transaction(text: str) -> tuple[str, Manifest | None]:
+    id_, space, rest = text.partition(" ")
+    if why := check_id(id_):
+        raise BadHeader(f"header {TX}: {why}")
+    if not space:
+        return id_, None
+    try:
+        manifest = Position.parse(rest)
+    except BadPosition:
+        raise BadHeader(f"header {TX} has no manifest but {rest[:80]!r}") from None
+    if not manifest or not all(manifest.values()):
+        raise BadHeader(f"header {TX} has a manifest that counts no records: {rest[:80]!r}")
+    return id_, manifest
+
+
+def _condition(text: str) -> Condition:
+    if text in ("absent", "present"):
+        return Condition(text)  # type: ignore[arg-type]  # narrowed by the line above
+    kind, _, version = text.partition(":")
+    if kind == "version" and version.isdecimal() and version.isascii():
+        return Condition("version", int(version))
+    raise BadHeader(f"header {IF} is none of absent, present, version:OFFSET but {text[:80]!r}")
+
+
+def is_ours(headers: Iterable[tuple[str, object]]) -> bool:
+    """True if any of *headers* is one that :func:`decode` reads."""
+    return any(name in (TX, IF, OP) for name, _ in headers)
