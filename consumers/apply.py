@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,6 +28,7 @@ import duckdb
 from ..schemas.errors import LogUnavailable, RegistryUnavailable, StoreFailed, TableStopped
 from ..schemas.position import Position, TopicPartition
 from .batch import Batch
+from .checks import Stored
 from .collect import Collector
 from .follow import Follow, Start
 from .log import Log, Problem, Reader
@@ -44,6 +45,9 @@ _REPORT_S = 1.0
 
 #: How often, with nothing to do, the topics are looked at.
 _LOOK_S = 5.0
+
+#: How long a transaction may lack records before it is asked whether they can still come.
+_CLOSE_S = 0.5
 
 #: How long a poll gathers records after one that brought many.
 _BEHIND_S = 0.02
@@ -96,7 +100,7 @@ class Applier:
         self._thread = threading.Thread(target=self._run, name="merganser-apply", daemon=True)
         self._failures = 0
         self._behind = self._split = False
-        self._looked_at = self._reported_at = 0.0
+        self._looked_at = self._reported_at = self._closed_at = 0.0
         self._reported = Position()
 
     def start(self, split: bool) -> None:
@@ -189,7 +193,7 @@ class Applier:
         before it is committed."""
         look = self._looker.submit(self._check_topics, sorted({tp.topic for tp in batch.moves}))
         self._store.apply(batch, look.result)
-        self._progress.advance(batch.position)
+        self._progress.advance(batch.position, batch.applied)
         self._failures = 0
 
     def _check_topics(self, tables: Sequence[str]) -> None:
@@ -215,10 +219,13 @@ class Applier:
         now = time.monotonic()
         if now - self._reported_at >= _REPORT_S:
             self._reported_at = now
-            position = self._progress.position
+            position = self._progress.applied
             if position != self._reported:
                 self._reader.report(position)
                 self._reported = position
+        if now - self._closed_at >= _CLOSE_S:
+            self._closed_at = now
+            self._close_transactions()
         if now - self._looked_at >= _LOOK_S:
             self._look()
             self._note_caught_up()
@@ -249,9 +256,16 @@ class Applier:
 
     def _own(self, starts: Sequence[Start]) -> None:
         for start in starts:
-            self._collector.own(start.partition, start.offset, start.last)
-        held = {tp: stored for tp, stored in self._store.positions().items() if tp.topic in self._follow.names}
-        self._progress.hold(Position({tp: stored.next_offset for tp, stored in held.items()}))
+            self._collector.own(start.partition, start.offset, start.last, start.first)
+        self._collector.hold(self._store.held({start.partition for start in starts}))
+        self._hold({tp: stored for tp, stored in self._store.positions().items() if tp.topic in self._follow.names})
+
+    def _hold(self, stored: Mapping[TopicPartition, Stored]) -> None:
+        """Tell the readers which partitions are held, and how far each is."""
+        self._progress.hold(
+            Position({tp: s.next_offset for tp, s in stored.items()}),
+            Position({tp: s.applied_offset for tp, s in stored.items()}),
+        )
 
     def recover(self, error: duckdb.Error) -> None:
         """The store failed in the middle: let the file say what was committed, and go on from there."""
@@ -296,6 +310,23 @@ class Applier:
             self._declare_stopped(why)
         if not self._collector.owned:
             raise stopped[0]
+
+    def _close_transactions(self) -> None:
+        """Find out of transactions that have waited a while whether they can become whole at all."""
+        if self._collector.nothing_held:
+            return
+        limit = self._store.limits.pending_bytes
+        if self._collector.held_bytes > limit:
+            self._stop_tables(self._collector.overfull(limit))
+            return
+        waiting = self._collector.unclosed()
+        if waiting:
+            ends = self._patiently(lambda: self._log.ends(self._collector.owned))
+            self._collector.close(waiting, ends)
+        self.flush()  # what was read and not decided on may be what they wait for
+        torn = self._collector.torn()
+        if torn:
+            self._stop_tables(torn)
 
     def _declare_stopped(self, why: TableStopped) -> None:
         _log.error("%s (%s)", why, why.hint)
@@ -349,14 +380,14 @@ class Applier:
         self._settle()
         self._collector.discard()
         self._collector.disown(self._collector.owned)
-        self._progress.hold(Position())
+        self._hold({})
 
     def _prune(self, keep: Collection[TopicPartition]) -> None:
         held = {tp: at for tp, at in self._store.positions().items() if tp.topic in self._follow.tables}
         gone = [tp for tp in held if tp not in keep]
         if gone:
             self._store.drop_partitions(gone)
-        self._progress.hold(Position({tp: s.next_offset for tp, s in held.items() if tp in keep}))
+        self._hold({tp: s for tp, s in held.items() if tp in keep})
 
     # -- odds and ends -----------------------------------------------------------------------
 
@@ -384,7 +415,7 @@ class Applier:
             return
         held = [tp for tp in self._collector.owned if tp.topic in {t.name for t in compacted}]
         ends = self._patiently(lambda: self._log.ends(held))
-        position = self._progress.position
+        position = self._progress.applied
         self._settle()
         self._store.caught_up([tp for tp in held if position.get(tp, 0) >= ends.get(tp, 0)])
 
@@ -394,5 +425,5 @@ class Applier:
             self._settle()
         except Exception as error:  # noqa: BLE001  # the same, for the batch in flight
             self._progress.fail(error)
-        self._reader.report(self._progress.position)
+        self._reader.report(self._progress.applied)
         self._reader.close()

@@ -1,6 +1,7 @@
 """The accounts of a store: every offset below its position, and what became of it (DESIGN, invariant 2).
 
-    live + superseded + deletes + quarantined + gaps = next offsets - first offsets     (each table)
+    live + superseded + deletes + quarantined + rejected + repeated + pending + gaps
+        = next offsets - first offsets     (each table)
 
 Three questions, from the cheap to the long one. Do the numbers that the store keeps add up? Do the
 rows that are there agree with them (none twice, none from outside the account)? And, with the log at
@@ -38,6 +39,9 @@ class Span(NamedTuple):
     puts: int
     deletes: int
     quarantined: int
+    rejected: int
+    repeated: int
+    pending: int
     gaps: int
     live: int
     lowest: int | None
@@ -48,7 +52,7 @@ class Span(NamedTuple):
     @property
     def records(self) -> int:
         """Offsets that carry a record that a reader of committed ones is given."""
-        return self.puts + self.deletes + self.quarantined
+        return self.puts + self.deletes + self.quarantined + self.rejected + self.repeated + self.pending
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,18 @@ class Account:
         return sum(span.quarantined for span in self.spans)
 
     @property
+    def rejected(self) -> int:
+        return sum(span.rejected for span in self.spans)
+
+    @property
+    def repeated(self) -> int:
+        return sum(span.repeated for span in self.spans)
+
+    @property
+    def pending(self) -> int:
+        return sum(span.pending for span in self.spans)
+
+    @property
     def gaps(self) -> int:
         return sum(span.gaps for span in self.spans)
 
@@ -114,12 +130,16 @@ def audit_store(cursor: duckdb.DuckDBPyConnection, digests: bool = True) -> list
 
 
 _SPANS_SQL = """
-SELECT p.partition, p.topic_id, first_offset, next_offset, puts, deletes, coalesce(q.n, 0), gaps,
+SELECT p.partition, p.topic_id, first_offset, next_offset, puts, deletes, coalesce(q.n, 0), rejected, repeated,
+       coalesce(h.n, 0), gaps,
        coalesce(r.n, 0), r.lowest, r.highest, coalesce(r.distinct_offsets, 0)
 FROM (FROM _merganser.positions WHERE topic = $topic) AS p
 LEFT JOIN (
     SELECT partition, count(*) AS n FROM _merganser.quarantine WHERE topic = $topic GROUP BY partition
 ) AS q ON q.partition = p.partition
+LEFT JOIN (
+    SELECT partition, count(*) AS n FROM _merganser.pending WHERE topic = $topic GROUP BY partition
+) AS h ON h.partition = p.partition
 LEFT JOIN (
     SELECT _partition, count(*) AS n, min(_offset) AS lowest, max(_offset) AS highest,
            count(DISTINCT _offset) AS distinct_offsets
@@ -142,7 +162,7 @@ def _sums(account: Account) -> list[str]:
     wrong = [
         f"{s.partition}: {s.next - s.first} offsets, but {s.records} records and {s.gaps} gaps"
         for s in account.spans
-        if s.records + s.gaps != s.next - s.first or min(s.puts, s.deletes, s.gaps) < 0
+        if s.records + s.gaps != s.next - s.first or min(s.puts, s.deletes, s.rejected, s.repeated, s.gaps) < 0
     ]
     if account.live + account.superseded != account.puts:
         kept = f"{account.live} are live and {account.superseded} superseded"

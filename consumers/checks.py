@@ -38,9 +38,13 @@ class Stored:
     topic_id: str
     partitions: int
     next_offset: int
-    last: Seen | None
     caught_up_ms: int
     """When the store last stood at the end of the partition, milliseconds by this host's clock."""
+    first_offset: int
+    """Where the store began."""
+    applied_offset: int
+    """Before the first record that is held back, or the next offset."""
+    last: Seen | None
 
 
 def digest(key: bytes | None, value: bytes | None) -> bytes:

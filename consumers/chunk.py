@@ -12,6 +12,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
+from ..schemas.headers import Headers, is_ours
+
 _MILLISECONDS = itemgetter(1)
 
 
@@ -28,6 +30,7 @@ class Record(Protocol):
         ...
 
     def leader_epoch(self) -> int | None: ...
+    def headers(self) -> Headers | None: ...
 
 
 class Span(NamedTuple):
@@ -41,10 +44,11 @@ class Span(NamedTuple):
 class Chunk:
     """Records of one topic, in the order that the reader gave them: a list for each fact.
 
-    *epochs* has the leader epoch of each partition's last record.
+    *epochs* has the leader epoch of each partition's last record, *headers* those of each record, by its
+    index, that has some of ours.
     """
 
-    __slots__ = ("_spans", "epochs", "keys", "offsets", "partitions", "times_ms", "values")
+    __slots__ = ("_spans", "epochs", "headers", "keys", "offsets", "partitions", "times_ms", "values")
 
     def __init__(self) -> None:
         self.partitions: list[int] = []
@@ -53,11 +57,16 @@ class Chunk:
         self.values: list[bytes | None] = []
         self.times_ms: list[int] = []
         self.epochs: dict[int, int | None] = {}
+        self.headers: dict[int, Headers] = {}
         self._spans: dict[int, Span] | None = None
 
     def extend(self, records: Sequence[Record]) -> None:
         """Add *records*, which are of one class: its methods are looked up once."""
         kind = type(records[0])
+        headers = list(map(kind.headers, records))
+        if any(headers):
+            start = len(self)
+            self.headers |= {start + i: found for i, found in enumerate(headers) if found and is_ours(found)}
         partitions = list(map(kind.partition, records))
         self.partitions += partitions
         self.offsets += map(kind.offset, records)
@@ -70,6 +79,8 @@ class Chunk:
 
     def append(self, other: Chunk) -> None:
         """Add the records of *other*."""
+        start = len(self)
+        self.headers |= {start + i: found for i, found in other.headers.items()}
         for fact in _FACTS:
             getattr(self, fact).extend(getattr(other, fact))
         self.epochs |= other.epochs
@@ -85,6 +96,8 @@ class Chunk:
             mine = getattr(self, fact)
             setattr(taken, fact, [mine[i] for i in indices])
         taken.epochs = self.epochs
+        if self.headers:
+            taken.headers = {n: self.headers[i] for n, i in enumerate(indices) if i in self.headers}
         return taken
 
     @property

@@ -4,34 +4,57 @@ Invariants
 - What this replica does not own, or has below its position already, is dropped (FAILURES 12).
 - :meth:`Collector.decode` that raises has lost nothing: it can be called again.
 - A taken batch moves each partition from where the batch before left it.
+- Records that bear no headers of ours, of tables of which nothing is held back, go straight to rows; all
+  others go through the decision of ``atomic.py`` first.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from ..schemas.errors import TableStopped
+from ..schemas.errors import PendingFull, TableStopped, TornTransaction
+from ..schemas.headers import BadHeader, Headers, Marks, decode
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
-from .batch import Batch, Move, Poison
+from .atomic import Atomicity, Entry, Place, Unit
+from .batch import Batch, Move, Poison, Stage
 from .checks import Seen, digest, still_there, vanished
 from .chunk import Chunk
-from .decode import Decoded, Piece, TableDecoder
+from .conditions import Verdict, guarded
+from .decode import Piece, TableDecoder
 from .log import End, Poll
 
 
 @dataclass
 class _Open:
-    """The part of the batch to come that is one table's: *raw* is not decoded yet."""
+    """What of one table is not decoded yet: *raw* as it came, *released* after the decision. *records*
+    counts those that were decoded since the last batch: their numbers."""
 
     raw: Chunk = field(default_factory=Chunk)
+    released: list[Entry] = field(default_factory=list)
     records: int = 0
+
+
+@dataclass
+class _Rows:
+    """What was decoded of one table, for one stage."""
+
     puts: list[Piece] = field(default_factory=list)
     deletes: list[pa.Table] = field(default_factory=list)
+
+
+@dataclass
+class _Stage:
+    """A stage in the making; see :class:`Stage`."""
+
+    tables: defaultdict[str, _Rows] = field(default_factory=lambda: defaultdict(_Rows))
+    units: list[Unit] = field(default_factory=list)
+    numbers: dict[Place, int] = field(default_factory=dict)
+    spoiled: dict[Place, str] = field(default_factory=dict)
 
 
 class Collector:
@@ -41,12 +64,19 @@ class Collector:
         self._decoders: dict[str, TableDecoder] = {}
         self._next: dict[TopicPartition, int] = {}
         self._unproven: dict[TopicPartition, Seen] = {}
+        self._begun_above_0: set[TopicPartition] = set()
+        self._atomicity = Atomicity(self._may_lack)
+        self._stored: set[Place] = set()  # what the store holds back
         self._reset()
 
     def _reset(self) -> None:
         self._open: dict[str, _Open] = defaultdict(_Open)
         self._moves: dict[TopicPartition, Move] = {}
         self._poison: list[Poison] = []
+        self._stages = [_Stage()]
+        self._units: list[Unit] = []  # released, and not in a stage yet
+        self._settled: list[Unit] = []
+        self._reconsider = False
         self.records = 0
         self.undecoded = self.undecoded_bytes = 0
         self.nbytes = 0
@@ -57,11 +87,19 @@ class Collector:
         """Collect the records of this table, of the partitions that are owned."""
         self._decoders[decoder.table.name] = decoder
 
-    def own(self, tp: TopicPartition, offset: int, last: Seen | None) -> None:
-        """Collect *tp* from *offset*. If *last* is given, the log has to show that record first."""
+    def own(self, tp: TopicPartition, offset: int, last: Seen | None, first: int = 0) -> None:
+        """Collect *tp* from *offset*. If *last* is given, the log has to show that record first. *first*
+        is where the store began."""
         self._next[tp] = offset
+        if first > 0:
+            self._begun_above_0.add(tp)
         if last is not None:
             self._unproven[tp] = last
+
+    def hold(self, entries: Collection[Entry]) -> None:
+        """Take over what the store holds back of partitions that are owned from now on."""
+        self._atomicity.hold(entries)
+        self._stored |= {entry.place for entry in entries}
 
     def disown(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what was collected of *partitions*, and what comes of them."""
@@ -71,6 +109,10 @@ class Collector:
         for tp in gone:
             self._next.pop(tp, None)
             self._unproven.pop(tp, None)
+        if not self._atomicity.idle:
+            self._atomicity.disown(gone)
+            self._reconsider = True  # others may have waited for records of them
+        self._stored = {place for place in self._stored if place.partition not in gone}
 
     def discard(self) -> None:
         """Forget what was collected since the last :meth:`take`."""
@@ -120,6 +162,7 @@ class Collector:
             tp = TopicPartition(topic, partition)
             move = self._move(tp)
             move.next_offset = self._next[tp] = next_offset(chunk.offsets[span.last])
+            move.read += span.size
             move.at_end = False
         mine = self._open[topic]
         if mine.raw:
@@ -132,29 +175,130 @@ class Collector:
 
     def decode(self) -> None:
         """Make rows of what was collected. LogError if the registry is needed and away."""
+        self._decide()
         for topic, mine in self._open.items():
             if mine.raw:
-                decoded = self._decoders[topic].decode(mine.raw, mine.records)
-                self._take_in(topic, mine.raw, decoded)
+                self._take_in(topic, mine.raw)
+                self._note_last(topic, mine.raw)
                 mine.raw = Chunk()
+            if mine.released:
+                first = mine.records
+                bad = self._take_in(topic, _chunk(mine.released))
+                self._number(mine.released, first, bad)
+                mine.released = []
+        self._place_units()
         self.undecoded = self.undecoded_bytes = 0
 
-    def _take_in(self, topic: str, chunk: Chunk, decoded: Decoded) -> None:
+    def _take_in(self, topic: str, chunk: Chunk) -> Mapping[int, str]:
+        """Make rows of *chunk*; which of its records are bad, and why."""
+        mine = self._open[topic]
+        decoded = self._decoders[topic].decode(chunk, mine.records)
         deleted = Counter(chunk.partitions[i] for i in decoded.deleted)
         bad = Counter(chunk.partitions[i] for i in decoded.bad)
         for partition, span in chunk.spans.items():
-            move = self._moves[TopicPartition(topic, partition)]
+            move = self._move(TopicPartition(topic, partition))
             move.deletes += deleted[partition]
-            move.quarantined += bad[partition]
             move.puts += span.size - deleted[partition] - bad[partition]
-            move.last = _seen(chunk, span.last)
         self._poison += [_poison(topic, chunk, i, why) for i, why in sorted(decoded.bad.items())]
-        mine = self._open[topic]
-        mine.records += len(chunk)
-        mine.puts += decoded.puts
+        rows = self._stages[-1].tables[topic]
+        rows.puts += decoded.puts
         if decoded.deletes is not None:
-            mine.deletes.append(decoded.deletes)
+            rows.deletes.append(decoded.deletes)
+        mine.records += len(chunk)
         self.nbytes += decoded.nbytes + sum(_size(chunk, i) for i in decoded.bad)
+        return decoded.bad
+
+    def _note_last(self, topic: str, chunk: Chunk) -> None:
+        for partition, span in chunk.spans.items():
+            self._moves[TopicPartition(topic, partition)].last = _seen(chunk, span.last)
+
+    def _number(self, entries: Collection[Entry], first: int, bad: Mapping[int, str]) -> None:
+        """Note in the stage which numbers the records of *entries* have, and which of them are *bad*."""
+        stage = self._stages[-1]
+        places = [entry.place for entry in entries]
+        stage.numbers |= {place: first + i for i, place in enumerate(places)}
+        stage.spoiled |= {places[i]: why for i, why in bad.items()}
+
+    # -- what waits for its transaction --------------------------------------------------------
+
+    def _decide(self) -> None:
+        """Let ``atomic.py`` say which records are applied now, and in which order."""
+        entries: list[Entry] = []
+        for topic, mine in self._open.items():
+            if mine.raw and (mine.raw.headers or self._atomicity.concerns(topic)):
+                entries += self._entries(topic, mine.raw)
+                self._note_last(topic, mine.raw)
+                mine.raw = Chunk()
+        if not entries and self._atomicity.idle:
+            return
+        self._reconsider = False
+        released = self._atomicity.offer(entries, self._next)
+        if released and any(map(guarded, released)):
+            self._stages.append(_Stage())
+        self._units += released
+        for unit in released:
+            for entry in unit.entries:
+                self._open[entry.place.partition.topic].released.append(entry)
+
+    def _entries(self, topic: str, chunk: Chunk) -> list[Entry]:
+        """The records of *chunk*; those whose headers are none of ours, by our names, are poison."""
+        entries = []
+        for i, (partition, offset) in enumerate(zip(chunk.partitions, chunk.offsets, strict=True)):
+            tp = TopicPartition(topic, partition)
+            try:
+                marks = _marks(chunk.headers.get(i))
+            except BadHeader as why:
+                self._poison.append(_poison(topic, chunk, i, str(why)))
+                continue
+            entries.append(Entry(Place(tp, offset), chunk.times_ms[i], chunk.keys[i], chunk.values[i], marks))
+        return entries
+
+    def _place_units(self) -> None:
+        """Let the last stage decide on the units that were decoded into it, if there is any doubt."""
+        units, self._units = self._units, []
+        stage = self._stages[-1]
+        if any(map(guarded, units)) or any(u.tx and any(e.place in stage.spoiled for e in u.entries) for u in units):
+            stage.units = units
+            self._stages.append(_Stage())
+        else:
+            self._settled += [unit for unit in units if unit.tx is not None]
+            stage.numbers, stage.spoiled = {}, {}
+
+    def _may_lack(self, tp: TopicPartition) -> bool:
+        """True if records that were in *tp* may be missing from what this replica is given of it."""
+        return tp in self._begun_above_0 or self._decoders[tp.topic].table.compacted
+
+    def unclosed(self) -> list[str]:
+        """The transactions that wait, and of which it is not known where the log ended when they began."""
+        return self._atomicity.unclosed()
+
+    def close(self, transactions: Collection[str], ends: Position) -> None:
+        """As :meth:`Atomicity.close`; what waits is looked at again with the next batch."""
+        self._atomicity.close(transactions, ends)
+        self._reconsider = True
+
+    def torn(self) -> list[TornTransaction]:
+        """The tables of transactions that will never be whole."""
+        return [
+            TornTransaction(table, f"transaction {torn.tx} lacks records for good: {_lost(torn.missing)}", tx=torn.tx)
+            for torn in self._atomicity.torn(self._next)
+            for table in sorted(torn.tables)
+        ]
+
+    @property
+    def nothing_held(self) -> bool:
+        return self._atomicity.idle
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of keys and values that are held back."""
+        return self._atomicity.nbytes
+
+    def overfull(self, limit: int) -> list[PendingFull]:
+        """The tables of which records are held back, when these are more than *limit* bytes."""
+        tables = sorted({entry.place.partition.topic for entry in self._atomicity.held})
+        why = f"{self.held_bytes} bytes of records wait for transactions to become whole, {limit} may"
+        return [PendingFull(table, why) for table in tables]
 
     def _move(self, tp: TopicPartition) -> Move:
         if tp not in self._moves:
@@ -183,21 +327,35 @@ class Collector:
 
     @property
     def empty(self) -> bool:
-        return not self._moves
+        return not self._moves and not self._reconsider
 
     def take(self) -> Batch:
         """What was collected since the last call, all of it decoded."""
         self.decode()
         batch = Batch(moves=self._moves, poison=self._poison, nbytes=self.nbytes)
-        for table, mine in self._open.items():
-            decoder = self._decoders[table]
-            change = decoder.schema_change()
-            if change is not None:
-                batch.changes.append(change)
-            if mine.puts or mine.deletes:
-                batch.tables.append(decoder.part(mine.puts, mine.deletes))
+        batch.changes = [change for table in self._open if (change := self._decoders[table].schema_change())]
+        batch.stages = [stage for stage in map(self._stage, self._stages) if stage.tables or stage.units]
+        batch.operations = [operation for unit in self._settled for operation in Verdict(unit, "applied").operations]
+        self._hold_back(batch)
         self._reset()
         return batch
+
+    def _stage(self, made: _Stage) -> Stage:
+        tables = [
+            self._decoders[table].part(r.puts, r.deletes) for table, r in made.tables.items() if r.puts or r.deletes
+        ]
+        return Stage(tables, made.units, made.numbers, made.spoiled)
+
+    def _hold_back(self, batch: Batch) -> None:
+        """Note in *batch* what is held back after it, and what no longer is."""
+        held = {} if self._atomicity.idle else {entry.place: entry for entry in self._atomicity.held}
+        batch.held = [entry for place, entry in held.items() if place not in self._stored]
+        batch.released = [place for place in self._stored if place not in held]
+        batch.nbytes += sum(entry.nbytes for entry in batch.held)
+        self._stored = set(held)
+        oldest = self._atomicity.oldest()
+        for tp, move in batch.moves.items():
+            move.applied = oldest.get(tp, move.next_offset)
 
     @property
     def position(self) -> Position:
@@ -223,3 +381,22 @@ def _poison(topic: str, chunk: Chunk, i: int, why: str) -> Poison:
         chunk.values[i],
         why,
     )
+
+
+def _marks(headers: Headers | None) -> Marks:
+    return (headers and decode(headers)) or Marks()
+
+
+def _chunk(entries: Collection[Entry]) -> Chunk:
+    """The records of *entries*, in their order."""
+    chunk = Chunk()
+    chunk.partitions = [entry.place.partition.partition for entry in entries]
+    chunk.offsets = [entry.place.offset for entry in entries]
+    chunk.times_ms = [entry.time_ms for entry in entries]
+    chunk.keys = [entry.key for entry in entries]
+    chunk.values = [entry.value for entry in entries]
+    return chunk
+
+
+def _lost(missing: Mapping[TopicPartition, int]) -> str:
+    return ", ".join(f"{count} in {tp}" for tp, count in sorted(missing.items()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -16,7 +15,7 @@ import duckdb
 from ..schemas.errors import StoreFormat, StoreLocked, UsageError
 
 #: Of the layout of ``_merganser``. A store of another version is refused by name.
-FORMAT = 1
+FORMAT = 2
 
 SYSTEM_TABLES = """
 CREATE SCHEMA _merganser;
@@ -27,11 +26,23 @@ CREATE TABLE _merganser.tables (
 CREATE TABLE _merganser.positions (
     topic VARCHAR, partition INTEGER, topic_id VARCHAR, first_offset BIGINT, next_offset BIGINT,
     last_offset BIGINT, leader_epoch INTEGER, digest BLOB,
-    puts BIGINT, deletes BIGINT, gaps BIGINT, caught_up_ms BIGINT);
+    puts BIGINT, deletes BIGINT, gaps BIGINT, caught_up_ms BIGINT,
+    applied_offset BIGINT, rejected BIGINT, repeated BIGINT);
 CREATE TABLE _merganser.quarantine (
     topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp TIMESTAMP WITH TIME ZONE,
     key BLOB, value BLOB, reason VARCHAR);
+CREATE TABLE _merganser.pending (
+    topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp_ms BIGINT, key BLOB, value BLOB,
+    tx VARCHAR, manifest VARCHAR, condition VARCHAR, ops VARCHAR[]);
+CREATE TABLE _merganser.rejections (
+    topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp TIMESTAMP WITH TIME ZONE,
+    tx VARCHAR, ops VARCHAR[], reason VARCHAR);
+CREATE TABLE _merganser.operations (
+    kind VARCHAR, id VARCHAR, topic VARCHAR, partition INTEGER, "offset" BIGINT, state VARCHAR, reason VARCHAR);
 """
+
+#: The tables of ``_merganser`` whose rows belong to a partition, as (topic, partition).
+PARTITIONED = ("quarantine", "pending", "rejections", "operations", "positions")
 
 
 @dataclass(frozen=True)
@@ -42,11 +53,13 @@ class Limits:
     threads: int = 2
     head_room: int = 64 * 2**20
     """Free disk that must remain after a commit, for the checkpoint that follows it."""
+    pending_bytes: int = 64 * 2**20
+    """Keys and values that may wait for transactions to become whole."""
     open_reads_s: float = 5.0
     """How long a schema change waits for open reads before it interrupts them."""
 
     def __post_init__(self) -> None:
-        for name in ("memory", "threads", "head_room"):
+        for name in ("memory", "threads", "head_room", "pending_bytes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise UsageError(f"Limits.{name} is a whole number (sizes in bytes), not {value!r}")
@@ -90,14 +103,6 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         raise StoreFormat(str(path), first) from error
     except duckdb.Error as error:
         raise StoreFormat(str(path), str(error).splitlines()[0]) from error
-
-
-@lru_cache(maxsize=256)
-def parsed(sql: str) -> duckdb.Statement:
-    """The one statement of *sql*, for those that come again and again: DuckDB parses a short one for as
-    long as it runs it."""
-    [statement] = duckdb.extract_statements(sql)
-    return statement
 
 
 def _head(path: Path) -> bytes:

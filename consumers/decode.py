@@ -17,7 +17,7 @@ from ..schemas.decode import Decoder, KeyDecoder, split_by_schema
 from ..schemas.layout import Layout, conform, layout, migrate
 from ..schemas.table import SchemaVersion, Table, key_subject, value_subject
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
-from .batch import SchemaChange, TableRows
+from .batch import SchemaChange, TableKeys, TableRows
 from .chunk import Chunk
 
 #: subject → its versions, read to an end sampled after the call.
@@ -254,15 +254,20 @@ class TablePart:
     puts: Sequence[Piece]
     deletes: Sequence[pa.Table]
 
-    def rows(self) -> TableRows:
-        """Rows in the store's columns; of a keyed table only the last of each key."""
+    def rows(self, without: Collection[int] = ()) -> TableRows:
+        """Rows in the store's columns, as if the records *without* had never been; of a keyed table only
+        the last of each key."""
         rows = pa.concat_tables([self._lay_out(piece) for piece in self.puts]) if self.puts else None
+        if without and rows is not None:
+            rows = _but(rows, without)
         if not self.key:
             return TableRows(self.table, _inserts(rows))
-        touched = [_beside(p.keys, p.place.select(["_partition", _SEQ])) for p in self.puts]
+        touched = self._touched()
+        if without:
+            touched = _but(touched, without)
         key = [*self.key, "_partition"]
         # On one thread it is as fast, and takes 60 MiB less.
-        last = pa.concat_tables([*touched, *self.deletes]).group_by(key, use_threads=False).aggregate([(_SEQ, "max")])
+        last = touched.group_by(key, use_threads=False).aggregate([(_SEQ, "max")])
         if rows is None:
             return TableRows(self.table, None, key, last.select(key))
         winners = rows.filter(pc.is_in(rows[_SEQ], value_set=last[_LAST]))
@@ -270,6 +275,17 @@ class TablePart:
         if winners.num_rows < last.num_rows:
             gone = last.filter(pc.invert(pc.is_in(last[_LAST], value_set=winners[_SEQ]))).select(key)
         return TableRows(self.table, _inserts(winners), key, gone, rows.num_rows - winners.num_rows)
+
+    def keys(self, records: Collection[int]) -> TableKeys:
+        """The keys of *records*, for an SQL join."""
+        touched = self._touched()
+        found = touched.filter(pc.is_in(touched[_SEQ], value_set=pa.array(records, pa.int64())))
+        return TableKeys(found, [*self.key, "_partition"], _SEQ)
+
+    def _touched(self) -> pa.Table:
+        """Key, partition and number of each record of a keyed table."""
+        puts = [_beside(p.keys, p.place.select(["_partition", _SEQ])) for p in self.puts]
+        return pa.concat_tables([*puts, *self.deletes])
 
     def _lay_out(self, piece: Piece) -> pa.Table:
         rows = conform(piece.rows, self.layout, piece.version)
@@ -279,6 +295,11 @@ class TablePart:
                     at = rows.column_names.index(name)
                     rows = rows.set_column(at, name, piece.keys[name].cast(rows.schema.field(at).type))
         return _beside(rows, piece.place)
+
+
+def _but(rows: pa.Table, without: Collection[int]) -> pa.Table:
+    """*rows*, those of the records *without* left out."""
+    return rows.filter(pc.invert(pc.is_in(rows[_SEQ], value_set=pa.array(without, pa.int64()))))
 
 
 def _inserts(rows: pa.Table | None) -> pa.Table | None:

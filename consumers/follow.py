@@ -24,12 +24,14 @@ _log = logging.getLogger("merganser.apply")
 
 @dataclass(frozen=True)
 class Start:
-    """Where to go on in one partition: *read_from* lies at or below *offset*, to show *last* again."""
+    """Where to go on in one partition: *read_from* lies at or below *offset*, to show *last* again. *first*
+    is where the store began."""
 
     partition: TopicPartition
     read_from: int
     offset: int
     last: Seen | None
+    first: int
 
 
 def _key_text(key: Sequence[str]) -> str:
@@ -118,7 +120,7 @@ class Follow:
             if tp not in stored:
                 offset = first_start(table, tp, log_starts.get(tp, 0), self._accept_partial)
                 new.setdefault(table.name, {})[tp] = offset
-                found.append(Start(tp, offset, offset, None))
+                found.append(Start(tp, offset, offset, None, offset))
                 continue
             try:
                 read_from = next_start(table, tp, stored[tp], log_starts, log_ends, now_ms)
@@ -126,7 +128,7 @@ class Follow:
                 stopped.setdefault(table.name, why)
                 continue
             last = stored[tp].last if read_from < stored[tp].next_offset else None
-            found.append(Start(tp, read_from, stored[tp].next_offset, last))
+            found.append(Start(tp, read_from, stored[tp].next_offset, last, stored[tp].first_offset))
         for name, offsets in new.items():
             if name not in stopped:
                 self._store.add_partitions(self.tables[name], Position(offsets))

@@ -1,24 +1,29 @@
 """How far a replica is, and who waits for it.
 
-Invariants: the position only grows while partitions are held; a waiter is woken by what it waits for,
+Two positions: *read*, below which every record is accounted for, and *applied*, which stops before the
+first record that is held back. A token is reached when the second has passed it; what a query has shown
+is reached when the first has, since what is held back at a position is the same each time.
+
+Invariants: the positions only grow while partitions are held; a waiter is woken by what it waits for,
 by the error that makes it impossible, or by its own timeout, whichever comes first.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Mapping
 
 from ..schemas.errors import MerganserError, NotFreshEnough, NotHeld, TableStopped
 from ..schemas.position import Position, TopicPartition
 
 
 class Progress:
-    """The applied position, shared by the apply loop and its readers. Safe across threads."""
+    """The positions, shared by the apply loop and its readers. Safe across threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._position = Position()
+        self._read = Position()
+        self._applied = Position()
         self._served = Position()
         self._stopped: dict[str, TableStopped] = {}
         self._error: BaseException | None = None
@@ -26,16 +31,16 @@ class Progress:
 
     # -- told by the apply loop ----------------------------------------------------------------
 
-    def hold(self, position: Position) -> None:
+    def hold(self, read: Position, applied: Position) -> None:
         """These, and only these, partitions are held, each this far."""
         with self._changed:
-            self._position = position
+            self._read, self._applied = read, applied
             self._changed.notify_all()
 
-    def advance(self, position: Position) -> None:
-        """The partitions of *position* are applied up to it."""
+    def advance(self, read: Position, applied: Position) -> None:
+        """These partitions are this much further."""
         with self._changed:
-            self._position = self._position | position
+            self._read, self._applied = self._read | read, self._applied | applied
             self._changed.notify_all()
 
     def stop_table(self, error: TableStopped) -> None:
@@ -57,9 +62,16 @@ class Progress:
     # -- asked by readers ----------------------------------------------------------------------
 
     @property
-    def position(self) -> Position:
+    def read(self) -> Position:
+        """Every record below it is accounted for."""
         with self._changed:
-            return self._position
+            return self._read
+
+    @property
+    def applied(self) -> Position:
+        """Every record below it is applied, or never will be."""
+        with self._changed:
+            return self._applied
 
     @property
     def error(self) -> BaseException | None:
@@ -85,40 +97,47 @@ class Progress:
     def floor(self) -> Position:
         """What queries have shown already, of the partitions that are held."""
         with self._changed:
-            return Position({tp: n for tp, n in self._served.items() if tp in self._position})
+            return Position({tp: n for tp, n in self._served.items() if tp in self._read})
 
-    def wait(self, target: Position, timeout_s: float, level: str) -> None:
-        """Until the position reaches *target*.
+    def wait(self, applied: Position, timeout_s: float, level: str, read: Position | None = None) -> None:
+        """Until the applied position reaches *applied*, and the read one *read*.
 
-        NotHeld if a partition of it is not held; TableStopped, or what ended the apply loop, if it
+        NotHeld if a partition of them is not held; TableStopped, or what ended the apply loop, if they
         will not be reached; NotFreshEnough after *timeout_s*.
         """
+        read = read or Position()
         with self._changed:
-            self._changed.wait_for(lambda: self._settled(target), timeout_s)
-            if not self._position.reaches(target):
-                self._raise_if_hopeless(target)
-                raise NotFreshEnough(level, timeout_s, self._how_far(target))
+            self._changed.wait_for(lambda: self._settled(applied, read), timeout_s)
+            behind = self._behind(applied, read)
+            if behind:
+                self._raise_if_hopeless(behind)
+                raise NotFreshEnough(level, timeout_s, self._how_far(behind))
 
-    def _settled(self, target: Position) -> bool:
-        """True if waiting longer changes nothing: the target is reached, or never will be."""
-        behind = self._position.behind(target)
+    def _behind(self, applied: Position, read: Position) -> dict[TopicPartition, int]:
+        """How many offsets each partition lacks."""
+        return self._read.behind(read) | self._applied.behind(applied)
+
+    def _settled(self, applied: Position, read: Position) -> bool:
+        """True if waiting longer changes nothing: the targets are reached, or never will be."""
+        behind = self._behind(applied, read)
         if not behind or self._error is not None:
             return True
-        return any(tp.topic in self._stopped or tp not in self._position for tp in behind)
+        return any(tp.topic in self._stopped or tp not in self._read for tp in behind)
 
-    def _raise_if_hopeless(self, target: Position) -> None:
-        for tp in self._position.behind(target):
+    def _raise_if_hopeless(self, behind: Mapping[TopicPartition, int]) -> None:
+        for tp in behind:
             if tp.topic in self._stopped:
                 raise self._stopped[tp.topic]
-            if tp not in self._position:
+            if tp not in self._read:
                 raise NotHeld(str(tp))
         if isinstance(self._error, MerganserError):
             raise self._error
         if self._error is not None:
             raise MerganserError(f"the apply loop ended: {self._error!r}") from self._error
 
-    def _how_far(self, target: Position) -> str:
-        behind = self._position.behind(target)
-        furthest: tuple[TopicPartition, Any] = max(behind.items(), key=lambda item: item[1])
-        text = f"{sum(behind.values())} offsets behind, {furthest[0]} by {furthest[1]}"
+    def _how_far(self, behind: Mapping[TopicPartition, int]) -> str:
+        furthest, by = max(behind.items(), key=lambda item: item[1])
+        text = f"{sum(behind.values())} offsets behind, {furthest} by {by}"
+        if self._read[furthest] > self._applied[furthest]:
+            text += ", where records wait for their transactions to become whole"
         return f"{text}; waiting for {self._waiting_for}" if self._waiting_for else text

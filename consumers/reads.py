@@ -15,26 +15,28 @@ import pyarrow as pa
 
 from ..schemas.errors import BadQuery, ReadError, UsageError
 from ..schemas.position import Position, TopicPartition
-from .dbfile import parsed
+from .statements import parsed
 
 Level = Literal["eventual", "session", "strong"]
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
 
-_POSITION_SQL = "SELECT topic, partition, next_offset FROM _merganser.positions"
+_POSITION_SQL = "SELECT topic, partition, next_offset, applied_offset FROM _merganser.positions"
 
 
 class Result:
-    """The rows of one query. ``position`` says which state of the log they are of.
+    """The rows of one query. ``position`` says which state of the log they are of; ``applied`` stops
+    before the first record that is held back there, since its transaction is not whole yet.
 
     Safe to share between threads; holds no connection.
     """
 
-    def __init__(self, table: pa.Table, types: Sequence[str], position: Position) -> None:
+    def __init__(self, table: pa.Table, types: Sequence[str], position: Position, applied: Position) -> None:
         self._table = table
         self._types = types
         self.position = position
+        self.applied = applied
 
     @property
     def columns(self) -> list[str]:
@@ -93,7 +95,7 @@ def run(cursor: duckdb.DuckDBPyConnection, query: duckdb.Statement, params: Para
     """Rows and position of one committed state. BadQuery, ReadError."""
     try:
         cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
-        position = _position(cursor)
+        position, applied = positions(cursor)
         relation = cursor.sql(query, params=params)
         types = [str(t) for t in relation.types]
         table = relation.to_arrow_table()
@@ -104,12 +106,15 @@ def run(cursor: duckdb.DuckDBPyConnection, query: duckdb.Statement, params: Para
         raise
     except duckdb.Error as error:
         raise BadQuery(one_line(error), hint="check table and column names; the SQL is DuckDB's dialect") from error
-    return Result(table, types, position)
+    return Result(table, types, position, applied)
 
 
-def _position(cursor: duckdb.DuckDBPyConnection) -> Position:
+def positions(cursor: duckdb.DuckDBPyConnection) -> tuple[Position, Position]:
+    """The read position of the store that *cursor* is of, and the applied one."""
     rows = cursor.execute(parsed(_POSITION_SQL)).fetchall()
-    return Position({TopicPartition(topic, partition): offset for topic, partition, offset in rows})
+    partitions = [TopicPartition(topic, partition) for topic, partition, _, _ in rows]
+    read = Position(dict(zip(partitions, (row[2] for row in rows), strict=True)))
+    return read, Position(dict(zip(partitions, (row[3] for row in rows), strict=True)))
 
 
 def one_line(error: BaseException) -> str:

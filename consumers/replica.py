@@ -99,15 +99,15 @@ class Replica:
         statement = parse(sql)
         deadline = Deadline(timeout)
         token = Position.parse(after) if isinstance(after, str) else after or Position()
-        target = token | self._progress.floor
+        floor, target = self._progress.floor, token
         if level == "strong":
             target = target | self._log.ends(self._needed(sql, deadline), deadline.left_s)
         name = "after" if level == "eventual" and token else level
         while True:
-            self._progress.wait(target, deadline.left_s, name)
+            self._progress.wait(target, deadline.left_s, name, floor)
             result = self._read(statement, params, deadline)
             # Between the wait and the read a rebalance, or a reopen, may have taken partitions back.
-            if result.position.reaches(target):
+            if result.applied.reaches(target) and result.position.reaches(floor):
                 self._progress.served(result.position)
                 return result
             if deadline.passed:
@@ -142,8 +142,9 @@ class Replica:
 
     @property
     def position(self) -> Position:
-        """How far the log is applied: what a query would see now."""
-        return self._progress.position
+        """How far the log is applied: a token below it is reached. It stops before the first record whose
+        transaction is not whole yet."""
+        return self._progress.applied
 
     @property
     def error(self) -> BaseException | None:
@@ -180,7 +181,7 @@ class Replica:
             unfollowed = names & stored_tables(cursor).keys() - self._follow.names
         if unfollowed:
             raise NotHeld(f"table {min(unfollowed)!r}")
-        held = self._progress.position
+        held = self._progress.read
         return [tp for tp in held if tp.topic in names] if names and names <= self._follow.names else list(held)
 
     def _read(self, query: duckdb.Statement, params: Params, deadline: Deadline) -> Result:

@@ -12,32 +12,37 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from ..schemas.errors import StoreFailed, StoreFull, UsageError, WrongCluster
 from ..schemas.position import Position, TopicPartition
 from ..schemas.table import Table
 from ..schemas.types import quote
-from .batch import Batch, Poison, SchemaChange, TableRows
+from . import ledger
+from .atomic import Entry
+from .batch import Batch, SchemaChange, Stage, TableRows
 from .checks import Seen, Stored
+from .conditions import Operation, decide
 from .dbfile import (
     FORMAT,
+    PARTITIONED,
     SYSTEM_TABLES,
     Limits,
     StoredTable,
     claim,
     identity,
     open_file,
-    parsed,
     release,
     stored_tables,
 )
 from .gate import Gate
+from .rows import versions, write
+from .statements import count, run
 
 #: The steps of an apply, in order; tests stop the process at each.
 STEPS = (
@@ -49,20 +54,9 @@ STEPS = (
     "deleted",
     "inserted",
     "quarantined",
+    "held",
     "moved",
     "committed",
-)
-
-_POISON = pa.schema(
-    [
-        ("topic", pa.string()),
-        ("partition", pa.int32()),
-        ("offset", pa.int64()),
-        ("timestamp", pa.timestamp("ms", tz="UTC")),
-        ("key", pa.binary()),
-        ("value", pa.binary()),
-        ("reason", pa.string()),
-    ]
 )
 
 #: With the moves as parameters: for a few partitions, an Arrow table would take twice as long.
@@ -70,12 +64,16 @@ _MOVE_SQL = """
 UPDATE _merganser.positions AS p SET next_offset = m.next_offset,
     last_offset = coalesce(m.last_offset, p.last_offset), digest = coalesce(m.digest, p.digest),
     leader_epoch = coalesce(m.leader_epoch, p.leader_epoch), caught_up_ms = coalesce(m.caught_up_ms, p.caught_up_ms),
-    puts = p.puts + m.puts, deletes = p.deletes + m.deletes, gaps = p.gaps + m.gaps
-FROM (VALUES {moves}) AS m (topic, partition, next_offset, last_offset, leader_epoch, digest, puts, deletes, gaps,
-    caught_up_ms)
+    puts = p.puts + m.puts, deletes = p.deletes + m.deletes, gaps = p.gaps + m.gaps,
+    applied_offset = m.applied_offset, rejected = p.rejected + m.rejected, repeated = p.repeated + m.repeated
+FROM (VALUES {moves}) AS m (topic, partition, next_offset, last_offset, leader_epoch, digest, caught_up_ms,
+    puts, deletes, gaps, applied_offset, rejected, repeated)
 WHERE p.topic = m.topic AND p.partition = m.partition
 """
-_MOVE = "(?, ?, ?, ?::BIGINT, ?::INTEGER, ?::BLOB, ?, ?, ?, ?::BIGINT)"
+_MOVE = "(?, ?, ?, ?::BIGINT, ?::INTEGER, ?::BLOB, ?::BIGINT, ?, ?, ?, ?, ?, ?)"
+
+#: After so many operations, those that no record can ask for any more are dropped.
+_FORGET_EVERY = 50_000
 
 _FORGET_SUPERSEDED_SQL = """
 UPDATE _merganser.tables SET superseded = superseded + ? -
@@ -103,6 +101,7 @@ class Store:
         self.limits = limits or Limits()
         self._step = on_step
         self._gate = Gate()
+        self._remembered = 0
         claim(self.path)
         try:
             self._open(cluster_id, group)
@@ -128,7 +127,7 @@ class Store:
 
     def _prepare(self, cluster_id: str, group: str) -> None:
         """Make the system tables in a new file; refuse a file that is not ours."""
-        names = {(s, t) for s, t in self._all("SELECT schema_name, table_name FROM duckdb_tables()")}
+        names = {(s, t) for s, t in run(self._con, "SELECT schema_name, table_name FROM duckdb_tables()")}
         if not names:
             self._con.begin()
             self._con.execute(SYSTEM_TABLES).fetchall()
@@ -168,16 +167,22 @@ class Store:
         return stored_tables(self._con)
 
     def positions(self) -> dict[TopicPartition, Stored]:
-        rows = self._all(
-            "SELECT topic, partition, p.topic_id, t.partitions, next_offset, last_offset, digest, leader_epoch,"
-            " caught_up_ms FROM _merganser.positions p JOIN _merganser.tables t USING (topic)"
+        rows = run(
+            self._con,
+            "SELECT topic, partition, p.topic_id, t.partitions, next_offset, caught_up_ms, first_offset,"
+            " applied_offset, last_offset, digest, leader_epoch"
+            " FROM _merganser.positions AS p JOIN _merganser.tables AS t USING (topic)",
         )
         return {
-            TopicPartition(topic, partition): Stored(
-                topic_id, partitions, next_offset, None if last is None else Seen(last, digest, epoch), caught_up_ms
+            TopicPartition(topic, p): Stored(
+                id_, count, next_, caught_up, first, applied, None if last is None else Seen(last, digest, epoch)
             )
-            for topic, partition, topic_id, partitions, next_offset, last, digest, epoch, caught_up_ms in rows
+            for topic, p, id_, count, next_, caught_up, first, applied, last, digest, epoch in rows
         }
+
+    def held(self, partitions: Collection[TopicPartition]) -> list[Entry]:
+        """The records of *partitions* that are held back, by place."""
+        return ledger.held(self._con, partitions)
 
     # -- changes -----------------------------------------------------------------------------
 
@@ -192,7 +197,7 @@ class Store:
         definitions = [f"{quote(name)} {sql}" for name, sql in columns]
         definitions += ["_partition INTEGER", "_offset BIGINT", "_timestamp TIMESTAMP WITH TIME ZONE"]
         with self._transaction():
-            self._run(f"CREATE TABLE {quote(table.name)} ({', '.join(definitions)})")
+            run(self._con, f"CREATE TABLE {quote(table.name)} ({', '.join(definitions)})")
             self._con.execute(
                 "INSERT INTO _merganser.tables VALUES (?, ?, ?, ?, ?, ?, 0, NULL)",
                 [table.name, table.topic_id, table.partitions, list(table.key), table.key_encoding, schema_version],
@@ -202,20 +207,20 @@ class Store:
     def add_partitions(self, table: Table, starts: Position) -> None:
         """Begin to follow partitions of *table*, each at its offset in *starts*."""
         now = _now_ms()
-        rows = [[tp.topic, tp.partition, table.topic_id, offset, offset, now] for tp, offset in starts.items()]
+        rows = [[tp.topic, tp.partition, table.topic_id, offset, offset, now, offset] for tp, offset in starts.items()]
         with self._transaction():
             self._con.executemany(
-                "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?)", rows
+                "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?, ?, 0, 0)", rows
             ).fetchall()
 
     def drop_partitions(self, partitions: Sequence[TopicPartition]) -> None:
-        """Forget *partitions*: their rows, quarantine and positions, in one transaction."""
+        """Forget *partitions*: their rows, positions and all that is kept of them, in one transaction."""
         with self._transaction():
             for topic, partition in partitions:
                 # What its puts superseded goes with it, so that the table's account still adds up.
-                live = self._count(f"DELETE FROM {quote(topic)} WHERE _partition = {partition}")
+                live = count(self._con, f"DELETE FROM {quote(topic)} WHERE _partition = {partition}")
                 self._con.execute(_FORGET_SUPERSEDED_SQL, [live, topic, partition, topic]).fetchall()
-                for system in ("quarantine", "positions"):
+                for system in PARTITIONED:
                     self._con.execute(
                         f"DELETE FROM _merganser.{system} WHERE topic = ? AND partition = ?", [topic, partition]
                     ).fetchall()
@@ -247,57 +252,60 @@ class Store:
             confirm()
         for change in batch.changes:
             self._change_schema(change)
-        tables = [part.rows() for part in batch.tables]
+        plain = [None if stage.units else [part.rows() for part in stage.tables] for stage in batch.stages]
         with self._transaction():
             self._step("begun")
-            for rows in tables:
-                self._write(rows)
-            self._quarantine(batch.poison)
+            for stage, tables in zip(batch.stages, plain, strict=True):
+                for rows in self._judged(stage, batch) if tables is None else tables:
+                    write(self._con, rows, self._step)
+            ledger.quarantine(self._con, batch.poison)
             self._step("quarantined")
+            ledger.hold(self._con, batch.held)
+            ledger.release(self._con, batch.released)
+            self._remember(batch.operations)
+            self._step("held")
             self._move(batch)
             confirm()
             self._step("moved")
         self._step("committed")
 
-    def _write(self, rows: TableRows) -> None:
-        superseded = rows.superseded
-        with self._view("#rows", rows.rows), self._view("#gone", rows.gone):
-            if rows.key:
-                superseded += self._delete("#rows", rows.rows, rows) + self._delete("#gone", rows.gone, rows)
-            self._step("deleted")
-            if rows.rows is not None:
-                self._run(f'INSERT INTO {quote(rows.table)} BY NAME SELECT * FROM "#rows"')
-            self._step("inserted")
-        if superseded:
-            self._con.execute(
-                "UPDATE _merganser.tables SET superseded = superseded + ? WHERE topic = ?", [superseded, rows.table]
-            ).fetchall()
+    def _judged(self, stage: Stage, batch: Batch) -> list[TableRows]:
+        """The rows of *stage*, those left out that its conditions and operation ids forbid. What that
+        comes to is noted in *batch*, and written down."""
+        entries = [entry for unit in stage.units for entry in unit.entries]
+        keyless = {part.table for part in stage.tables if not part.key}
+        known = ledger.known(self._con, entries)
+        verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled, keyless)
+        without: dict[str, list[int]] = defaultdict(list)
+        for verdict in verdicts:
+            batch.operations += verdict.operations
+            if not verdict.applies:
+                for entry in verdict.unit.entries:
+                    without[entry.place.partition.topic].append(stage.numbers[entry.place])
+                    if entry.place not in stage.spoiled:
+                        batch.moves[entry.place.partition].take_off(entry.value is None, verdict.repeats)
+        ledger.reject(self._con, verdicts, stage.spoiled)
+        return [part.rows(without.get(part.table, ())) for part in stage.tables]
 
-    def _delete(self, view: str, keys: pa.Table | None, rows: TableRows) -> int:
-        """Delete the rows that have a key in *view*, which shows *keys*; returns how many."""
-        if keys is None:
-            return 0
-        match = " AND ".join(_same(column, keys[column].null_count > 0) for column in rows.key)
-        return self._count(f'DELETE FROM {quote(rows.table)} AS t USING "{view}" AS r WHERE {match}')
-
-    def _quarantine(self, poison: Sequence[Poison]) -> None:
-        if not poison:
-            return
-        rows = [(*p.partition, *p[1:]) for p in poison]
-        columns = [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), _POISON, strict=True)]
-        with self._view("#poison", pa.table(columns, schema=_POISON)):
-            self._run('INSERT INTO _merganser.quarantine SELECT * FROM "#poison"')
+    def _remember(self, operations: Sequence[Operation]) -> None:
+        ledger.remember(self._con, operations)
+        self._remembered += len(operations)
+        if self._remembered >= _FORGET_EVERY:
+            ledger.forget(self._con)
+            self._remembered = 0
 
     def _move(self, batch: Batch) -> None:
+        if not batch.moves:
+            return
         now = _now_ms()
         values: list[object] = []
         for tp, move in batch.moves.items():
             last = move.last
             seen = (last.offset, last.leader_epoch, last.digest) if last else (None, None, None)
-            values += [*tp, move.next_offset, *seen]
-            values += [move.puts, move.deletes, move.gaps, now if move.at_end else None]
+            values += [*tp, move.next_offset, *seen, now if move.at_end else None]
+            values += [move.puts, move.deletes, move.gaps, move.applied, move.rejected, move.repeated]
         sql = _MOVE_SQL.format(moves=", ".join([_MOVE] * len(batch.moves)))
-        moved = self._count(sql, values)
+        moved = count(self._con, sql, values)
         if moved != len(batch.moves):
             raise StoreFailed(str(self.path), f"{len(batch.moves)} partitions to move, {moved} in the store")
 
@@ -311,7 +319,7 @@ class Store:
             self._step("altering")
             with self._transaction():
                 for step in change.steps:
-                    self._run(step.sql(quote(change.table)))
+                    run(self._con, step.sql(quote(change.table)))
                 self._step("altered")
                 self._con.execute(
                     "UPDATE _merganser.tables SET schema_version = ? WHERE topic = ?", [change.version, change.table]
@@ -350,33 +358,8 @@ class Store:
             raise
         self._con.commit()
 
-    @contextmanager
-    def _view(self, name: str, table: pa.Table | None) -> Iterator[None]:
-        """Lets statements read *table*, if there is one, as the view *name*."""
-        if table is None:
-            yield
-            return
-        self._con.register(name, table)
-        try:
-            yield
-        except duckdb.Error:
-            with suppress(duckdb.Error):  # in an aborted transaction this fails too, and says less
-                self._con.unregister(name)
-            raise
-        self._con.unregister(name)
-
-    def _run(self, sql: str) -> None:
-        self._con.execute(parsed(sql)).fetchall()
-
-    def _count(self, sql: str, params: Sequence[object] = ()) -> int:
-        [(count,)] = self._con.execute(parsed(sql), params).fetchall()
-        return int(count)
-
-    def _all(self, sql: str) -> list[tuple]:  # type: ignore[type-arg]  # columns differ by query
-        return self._con.execute(sql).fetchall()
-
     def _checkpoint(self) -> None:
-        self._run("CHECKPOINT")
+        run(self._con, "CHECKPOINT")
 
     def _check_room(self, nbytes: int) -> None:
         # A batch is in the WAL and, after a checkpoint, in the file: twice its Arrow size is ample.
@@ -384,11 +367,6 @@ class Store:
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
             raise StoreFull(str(self.path), f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
-
-
-def _same(column: str, nulls: bool) -> str:
-    """SQL that joins t and r on *column*. Keys of foreign tables may be null, and null is a key like any."""
-    return f"t.{quote(column)} {'IS NOT DISTINCT FROM' if nulls else '='} r.{quote(column)}"
 
 
 def _now_ms() -> int:

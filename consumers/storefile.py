@@ -15,9 +15,9 @@ from types import TracebackType
 import duckdb
 
 from ..schemas.errors import ReadError, StoreFailed, StoreFormat
-from ..schemas.position import Position, TopicPartition
+from ..schemas.position import Position
 from .dbfile import Limits, StoredTable, identity, open_file, stored_tables
-from .reads import Params, Result, one_line, parse, run
+from .reads import Params, Result, one_line, parse, positions, run
 
 
 class StoreFile:
@@ -66,9 +66,8 @@ class StoreFile:
 
     @property
     def position(self) -> Position:
-        """How far the store has applied the log."""
-        rows = self._con.execute("SELECT topic, partition, next_offset FROM _merganser.positions").fetchall()
-        return Position({TopicPartition(topic, partition): offset for topic, partition, offset in rows})
+        """How far the store has read the log."""
+        return positions(self._con)[0]
 
     def quarantined(self) -> dict[str, int]:
         """Records in quarantine, by table; tables without any are absent."""

@@ -66,8 +66,8 @@ def encode(marks: Marks) -> list[tuple[str, bytes]]:
     """The headers that say *marks*."""
     headers: list[tuple[str, bytes]] = []
     if marks.tx is not None:
-        manifest = f" {Position(marks.manifest)}" if marks.manifest else ""
-        headers.append((TX, f"{marks.tx}{manifest}".encode()))
+        counts = f" {Position(marks.manifest)}" if marks.manifest else ""
+        headers.append((TX, f"{marks.tx}{counts}".encode()))
     if marks.condition is not None:
         headers.append((IF, str(marks.condition).encode()))
     headers += [(OP, op.encode()) for op in marks.ops]
@@ -85,9 +85,8 @@ def decode(headers: Headers) -> Marks | None:
     for name in (TX, IF):
         if len(texts[name]) > 1:
             raise BadHeader(f"header {name} comes {len(texts[name])} times")
-    tx, manifest = _transaction(texts[TX][0]) if texts[TX] else (None, None)
-    condition = _condition(texts[IF][0]) if texts[IF] else None
-    return Marks(tx, manifest, condition, tuple(dict.fromkeys(texts[OP])))
+    tx, counts = _transaction(texts[TX][0]) if texts[TX] else (None, None)
+    return Marks(tx, counts, condition(texts[IF][0]) if texts[IF] else None, tuple(dict.fromkeys(texts[OP])))
 
 
 def check_id(text: object) -> str | None:
@@ -119,16 +118,22 @@ def _transaction(text: str) -> tuple[str, Manifest | None]:
         raise BadHeader(f"header {TX}: {why}")
     if not space:
         return id_, None
+    return id_, manifest(rest)
+
+
+def manifest(text: str) -> Manifest:
+    """The manifest that *text* spells; BadHeader if it spells none."""
     try:
-        manifest = Position.parse(rest)
+        counts = Position.parse(text)
     except BadPosition:
-        raise BadHeader(f"header {TX} has no manifest but {rest[:80]!r}") from None
-    if not manifest or not all(manifest.values()):
-        raise BadHeader(f"header {TX} has a manifest that counts no records: {rest[:80]!r}")
-    return id_, manifest
+        raise BadHeader(f"header {TX} has no manifest but {text[:80]!r}") from None
+    if not counts or not all(counts.values()):
+        raise BadHeader(f"header {TX} has a manifest that counts no records: {text[:80]!r}")
+    return counts
 
 
-def _condition(text: str) -> Condition:
+def condition(text: str) -> Condition:
+    """The condition that *text* spells; BadHeader if it spells none."""
     if text in ("absent", "present"):
         return Condition(text)  # type: ignore[arg-type]  # narrowed by the line above
     kind, _, version = text.partition(":")

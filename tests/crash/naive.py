@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from merganser.consumers import ledger
 from merganser.consumers.batch import Batch
+from merganser.consumers.rows import write
 from merganser.consumers.store import Store
 
 
@@ -23,12 +25,12 @@ def _offsets_first(self: Store, batch: Batch, confirm: object = None) -> None:
 def _rows(store: Store, batch: Batch) -> None:
     for change in batch.changes:
         store._change_schema(change)
-    tables = [part.rows() for part in batch.tables]
+    tables = [part.rows() for stage in batch.stages for part in stage.tables]
     with store._transaction():
         store._step("begun")
         for rows in tables:
-            store._write(rows)
-        store._quarantine(batch.poison)
+            write(store._con, rows, store._step)
+        ledger.quarantine(store._con, batch.poison)
         store._step("quarantined")
 
 

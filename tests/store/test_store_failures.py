@@ -89,13 +89,14 @@ def test_a_position_that_was_served_is_waited_for_after_the_file_went_back(
         monkeypatch.setattr(Progress, "served", lambda self, position: None)
     tp = TopicPartition("t", 0)
     progress = Progress()
-    progress.hold(Position({tp: 5}))
-    progress.served(Position({tp: 5}))
-    progress.hold(Position({tp: 3}))
+    five, three = Position({tp: 5}), Position({tp: 3})
+    progress.hold(five, five)
+    progress.served(five)
+    progress.hold(three, three)
     with caught(naive), pytest.raises(NotFreshEnough):
-        progress.wait(progress.floor, 0.05, "session")
-    progress.advance(Position({tp: 5}))
-    progress.wait(progress.floor, 0.05, "session")
+        progress.wait(Position(), 0.05, "session", progress.floor)
+    progress.advance(five, five)
+    progress.wait(Position(), 0.05, "session", progress.floor)
 
 
 _CHILD = """
@@ -211,7 +212,7 @@ def run_recovering(opened: FakeReplica) -> None:
     """As the loop's own thread does: a DuckDB error means reopen, and begin again from the file."""
     ends = opened._world.log.ends(list(opened._world.log.partitions))
     step = opened.loop.begin
-    while not opened.progress.position.reaches(ends):
+    while not opened.progress.applied.reaches(ends):
         try:
             step()
             opened.loop.flush()
@@ -243,7 +244,7 @@ def test_to_apply_again_after_an_error_would_double_rows(tmp_path: Path, monkeyp
             self._store.apply(batch)
         except duckdb.Error:
             self._store.apply(batch)
-        self._progress.advance(batch.position)
+        self._progress.advance(batch.position, batch.applied)
 
     monkeypatch.setattr("stories.world.Store", Flaky)
     monkeypatch.setattr(Applier, "_apply", again)

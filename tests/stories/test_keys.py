@@ -89,7 +89,7 @@ def with_store(log: FakeLog, table: Table, path: Path, expected: dict[tuple[Any,
     progress = Progress()
     loop = Applier(log, store, Follow(log, store, [table.name], False), log.reader("g"), progress, limits(11))
     loop.begin()
-    while not progress.position.reaches(log.ends(list(log.partitions))):
+    while not progress.applied.reaches(log.ends(list(log.partitions))):
         loop.turn()
         loop.flush()
     with store.reading(1) as cursor:

@@ -42,7 +42,7 @@ def applier(world: World, store: Store, progress: Progress) -> Applier:
 def wait_for_all(world: World, progress: Progress, table: str | None = None) -> None:
     """Until everything in the log, or in *table*, is applied."""
     ends = world.log.ends([tp for tp in world.log.partitions if table in (None, tp.topic)])
-    wait_for(f"everything of {table or 'the log'}", lambda: progress.position.reaches(ends))
+    wait_for(f"everything of {table or 'the log'}", lambda: progress.applied.reaches(ends))
 
 
 @contextmanager

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import fastavro
+from typing import TYPE_CHECKING, Any
 
 from merganser.consumers.apply import Applier, BatchLimits
 from merganser.consumers.dbfile import Limits
@@ -18,6 +15,10 @@ from merganser.consumers.progress import Progress
 from merganser.consumers.store import Store
 from merganser.schemas.table import SchemaVersion, Table, value_subject
 from support.fakelog import FakeLog
+from support.frames import framed
+
+if TYPE_CHECKING:
+    from stories.txworld import TxWorld
 
 PARTITIONS = 3
 KEY_ID = 99
@@ -42,14 +43,6 @@ _COLUMNS = {1: ["id", "n"], 2: ["id", "n", "tag"], 3: ["id", "amount", "tag"], 4
 def version(table: str, number: int) -> SchemaVersion:
     schema = {"type": "record", "name": "row", "fields": _FIELDS[number - 1]}
     return SchemaVersion(value_subject(table), number, (100 if table == "keyed" else 200) + number, schema)
-
-
-def framed(id_: int, schema: dict[str, Any], row: dict[str, Any]) -> bytes:
-    """A Confluent value, by fastavro."""
-    out = io.BytesIO()
-    out.write(b"\x00" + id_.to_bytes(4, "big"))
-    fastavro.schemaless_writer(out, fastavro.parse_schema(dict(schema)), row)
-    return out.getvalue()
 
 
 class World:
@@ -133,11 +126,11 @@ class Crash(Exception):
 class FakeReplica:
     """A store and its loop, taking one step at a time; *crash_in* steps it ends in Crash."""
 
-    def __init__(self, world: World, path: Path, limits: BatchLimits, crash_in: int | None = None) -> None:
+    def __init__(self, world: World | TxWorld, path: Path, limits: BatchLimits, crash_in: int | None = None) -> None:
         self._left = crash_in
         self.store = Store(path, world.log.cluster_id, "g", Limits(head_room=0), self._on_step)
         self.progress = Progress()
-        follow = Follow(world.log, self.store, ["keyed", "plain"], accept_partial=False)
+        follow = Follow(world.log, self.store, list(world.log.tables), accept_partial=False)
         reader = world.log.reader("g")
         self.loop = Applier(world.log, self.store, follow, reader, self.progress, limits)
         self._world = world
@@ -152,7 +145,7 @@ class FakeReplica:
         """Until everything that the log has is applied."""
         self.loop.begin()
         ends = self._world.log.ends(list(self._world.log.partitions))
-        while not self.progress.position.reaches(ends):
+        while not self.progress.applied.reaches(ends):
             self.loop.turn()
             self.loop.flush()
 
@@ -169,7 +162,9 @@ class FakeReplica:
 
 
 @contextmanager
-def replica(world: World, path: Path, limits: BatchLimits, crash_in: int | None = None) -> Iterator[FakeReplica]:
+def replica(
+    world: World | TxWorld, path: Path, limits: BatchLimits, crash_in: int | None = None
+) -> Iterator[FakeReplica]:
     opened = FakeReplica(world, path, limits, crash_in)
     try:
         yield opened

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from merganser.consumers.log import End, Ownership, Poll, Problem
 from merganser.schemas.errors import RegistryUnavailable, UnknownTable
+from merganser.schemas.headers import Headers, Marks, encode
 from merganser.schemas.kafka import TopicFacts, TopicId
 from merganser.schemas.position import Position, TopicPartition
 from merganser.schemas.table import SchemaVersion, Table, key_subject, value_subject
@@ -25,6 +26,7 @@ class FakeRecord:
     key_bytes: bytes | None
     value_bytes: bytes | None
     time_ms: int = 0
+    marks: tuple[tuple[str, bytes], ...] = ()
 
     def topic(self) -> str:
         return self.at[0]
@@ -46,6 +48,9 @@ class FakeRecord:
 
     def leader_epoch(self) -> int | None:
         return 0
+
+    def headers(self) -> Headers | None:
+        return self.marks or None
 
 
 class FakeLog:
@@ -77,9 +82,12 @@ class FakeLog:
     def register(self, version: SchemaVersion) -> None:
         self.registered[version.subject].append(version)
 
-    def put(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> FakeRecord:
+    def put(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, marks: Marks | None = None
+    ) -> FakeRecord:
         records = self.partitions[TopicPartition(topic, partition)]
-        record = FakeRecord((topic, partition, len(records)), key, value, 1_700_000_000_000 + len(records))
+        place, headers = (topic, partition, len(records)), tuple(encode(marks)) if marks else ()
+        record = FakeRecord(place, key, value, 1_700_000_000_000 + len(records), headers)
         records.append(record)
         return record
 

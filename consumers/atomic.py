@@ -1,0 +1,315 @@
+"""Which records may be applied now, and which are held back until their transactions are whole. Pure.
+
+A replica reads partitions each at its own pace, and transactions of many producers interleave: a cut
+through all partitions that splits none may never come. So positions advance, and what may not be seen
+yet is held back.
+
+Words: a *unit* is what is applied together or not at all, a transaction or one record by itself. Units
+that write one key are ordered as the log has them in that key's partition; an operation id orders as a
+key does. A unit *follows* those before it on any of its keys.
+
+Invariants
+- A transaction is released whole, once each partition that is held here has all records that its
+  manifest names there. Until then it is held back, with every unit that follows it, and theirs.
+- Per key, units are released in log order. Units that follow each other in a circle are released at
+  once, as if one had run after the other, in the order of their first records.
+- What is held back at a position is a function of the log up to it, whatever arrived first: being whole
+  never ends, and what was not held back at a position is not held back at a later one. (The exception
+  has a name: a transaction that can no longer become whole, see :meth:`Atomicity.close`.)
+- Without transactions, and nothing held back, none of this is asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from ..schemas.headers import Manifest, Marks
+from ..schemas.position import Position, TopicPartition
+
+
+class Place(NamedTuple):
+    """Where a record is in the log; places order as (topic, partition, offset)."""
+
+    partition: TopicPartition
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record, whole, as it waits for its turn."""
+
+    place: Place
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    marks: Marks
+
+    @property
+    def identities(self) -> list[tuple[TopicPartition, str, bytes]]:
+        """What puts this record in order with others."""
+        partition = self.place.partition
+        keys = [(partition, "key", key_identity(self.key))] if self.key is not None else []
+        return keys + [(partition, "op", op.encode()) for op in self.marks.ops]
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.key or b"") + len(self.value or b"")
+
+
+def key_identity(key: bytes) -> bytes:
+    """Equal for equal keys: the schema id goes, compatible key schemas write a key in the same bytes."""
+    return key[5:] if key[:1] == b"\0" and len(key) > 5 else key
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """What is applied together or not at all; *entries* by place."""
+
+    tx: str | None
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def first(self) -> Place:
+        return self.entries[0].place
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """What is known of a transaction that is not whole yet. *ends*: see :meth:`Atomicity.close`."""
+
+    unit: Unit
+    manifest: Manifest | None = None
+    arrived: Counter[TopicPartition] = field(default_factory=Counter)
+    ends: Position | None = None
+
+
+class Torn(NamedTuple):
+    """A committed transaction of which *missing* records will never come."""
+
+    tx: str
+    missing: dict[TopicPartition, int]
+    tables: frozenset[str]
+
+
+class Atomicity:
+    """What is held back, and the decision what no longer has to be. Used by one thread; no I/O.
+
+    *excused* tells of a partition whether it may lack records that were there: those below where the
+    store began, or that compaction took.
+    """
+
+    def __init__(self, excused: Callable[[TopicPartition], bool] = lambda partition: False) -> None:
+        self._excused = excused
+        self._held: list[Unit] = []
+        self._open: dict[str, _Transaction] = {}
+        self._held_topics: Counter[str] = Counter()
+        self.nbytes = 0
+
+    # -- what is held back -------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing is held back."""
+        return not self._held
+
+    def concerns(self, topic: str) -> bool:
+        """True if records of *topic* may have to wait for what is held back."""
+        return self._held_topics[topic] > 0
+
+    @property
+    def held(self) -> list[Entry]:
+        """Every record that is held back."""
+        return [entry for unit in self._held for entry in unit.entries]
+
+    def oldest(self) -> dict[TopicPartition, int]:
+        """The offset of the first record that is held back, in each partition that has one."""
+        oldest: dict[TopicPartition, int] = {}
+        for partition, offset in (entry.place for entry in self.held):
+            oldest[partition] = min(offset, oldest.get(partition, offset))
+        return oldest
+
+    def hold(self, entries: Iterable[Entry]) -> None:
+        """Hold *entries* back, as a store did."""
+        self._arrive(entries)
+        self._count_topics()
+
+    def disown(self, partitions: Iterable[TopicPartition]) -> None:
+        """Forget what is held back of *partitions*: they are no longer held here."""
+        gone = set(partitions)
+        kept = [entry for entry in self.held if entry.place.partition not in gone]
+        manifests = {tx: (open_.manifest, open_.ends) for tx, open_ in self._open.items()}
+        self._held, self._open, self.nbytes = [], {}, 0
+        self._arrive(kept)
+        for tx, open_ in self._open.items():
+            open_.manifest, open_.ends = manifests[tx]
+        self._count_topics()
+
+    # -- what is released --------------------------------------------------------------------
+
+    def offer(self, entries: Iterable[Entry], position: Mapping[TopicPartition, int]) -> list[Unit]:
+        """Take *entries* in; the units that are held back no longer, in the order to apply them.
+
+        *position* is how far each held partition was read, *entries* included; within a partition,
+        entries come in the order of their offsets, and later than any offered before.
+        """
+        self._arrive(entries)
+        follows = _follows(self._held)
+        waiting = self._reach(follows, [t.unit for t in self._open.values() if not self._whole(t, position)])
+        released = [unit for unit in self._held if unit not in waiting]
+        self._held = [unit for unit in self._held if unit in waiting]
+        for unit in released:
+            self.nbytes -= sum(entry.nbytes for entry in unit.entries)
+            if unit.tx is not None:
+                del self._open[unit.tx]
+        self._count_topics()
+        return in_order(released, follows)
+
+    def _arrive(self, entries: Iterable[Entry]) -> None:
+        grown = set()
+        for entry in entries:
+            self.nbytes += entry.nbytes
+            tx = entry.marks.tx
+            if tx is None:
+                self._held.append(Unit(None, [entry]))
+                continue
+            if tx not in self._open:
+                unit = Unit(tx)
+                self._held.append(unit)
+                self._open[tx] = _Transaction(unit)
+            open_ = self._open[tx]
+            open_.unit.entries.append(entry)
+            open_.manifest = open_.manifest or entry.marks.manifest
+            open_.arrived[entry.place.partition] += 1
+            grown.add(tx)
+        for tx in grown:
+            self._open[tx].unit.entries.sort(key=lambda entry: entry.place)
+
+    def _whole(self, open_: _Transaction, position: Mapping[TopicPartition, int]) -> bool:
+        """True if no record is missing that could still come. A torn transaction is never whole."""
+        missing = self._missing(open_, position)
+        return not missing or (
+            open_.ends is not None and all(_passed(tp, position, open_.ends) and self._excused(tp) for tp in missing)
+        )
+
+    def _missing(self, open_: _Transaction, position: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """How many records each partition that is held here still lacks."""
+        if open_.manifest is None:
+            # Its first records are gone, and with them the manifest: any partition may have some.
+            return {tp: 1 for tp in position if open_.ends is None or not _passed(tp, position, open_.ends)}
+        held = {tp: count for tp, count in open_.manifest.items() if tp in position}
+        return {tp: count - open_.arrived[tp] for tp, count in held.items() if open_.arrived[tp] < count}
+
+    @staticmethod
+    def _reach(follows: Mapping[Unit, set[Unit]], start: Iterable[Unit]) -> set[Unit]:
+        """*start*, all units that follow one of them, and so on."""
+        reached = set(start)
+        front = list(reached)
+        while front:
+            new = follows.get(front.pop(), set()) - reached
+            reached |= new
+            front += new
+        return reached
+
+    def _count_topics(self) -> None:
+        self._held_topics = Counter(entry.place.partition.topic for entry in self.held)
+
+    # -- transactions that cannot become whole -----------------------------------------------
+
+    def unclosed(self) -> list[str]:
+        """The transactions that lack records, and of which it is not known where the log ended then."""
+        return [tx for tx, open_ in self._open.items() if open_.ends is None]
+
+    def close(self, transactions: Iterable[str], ends: Position) -> None:
+        """*ends* are the log's ends, uncommitted records included, sampled after the first record of
+        each of *transactions* was delivered: a record of them that is not below will never come."""
+        for tx in transactions:
+            if tx in self._open:
+                self._open[tx].ends = ends
+
+    def torn(self, position: Mapping[TopicPartition, int]) -> list[Torn]:
+        """The transactions that lack records for good."""
+        found = []
+        for tx, open_ in self._open.items():
+            if open_.ends is None:
+                continue
+            missing = self._missing(open_, position)
+            lost = {tp: n for tp, n in missing.items() if _passed(tp, position, open_.ends) and not self._excused(tp)}
+            if lost:
+                tables = {tp.topic for tp in open_.manifest or open_.arrived if tp in position}
+                found.append(Torn(tx, lost, frozenset(tables)))
+        return found
+
+
+def _passed(tp: TopicPartition, position: Mapping[TopicPartition, int], ends: Position) -> bool:
+    return position.get(tp, 0) >= ends.get(tp, 0)
+
+
+# -- order -------------------------------------------------------------------------------------
+
+
+def _follows(units: Iterable[Unit]) -> dict[Unit, set[Unit]]:
+    """For each unit, those that come next after it on one of its keys."""
+    chains: dict[object, list[tuple[int, Unit]]] = defaultdict(list)
+    for unit in units:
+        for entry in unit.entries:
+            for identity in entry.identities:
+                chains[identity].append((entry.place.offset, unit))
+    follows: dict[Unit, set[Unit]] = defaultdict(set)
+    for chain in chains.values():
+        if len(chain) > 1:
+            chain.sort(key=lambda link: link[0])
+            for (_, before), (_, after) in pairwise(chain):
+                if before is not after:
+                    follows[before].add(after)
+    return follows
+
+
+def in_order(units: Sequence[Unit], follows: Mapping[Unit, set[Unit]]) -> list[Unit]:
+    """*units*, each after those that it follows; a circle as one, in the order of first records."""
+    ordered = sorted(units, key=lambda unit: unit.first)
+    rank = {unit: i for i, unit in enumerate(ordered)}
+    if all(rank[unit] < rank[after] for unit in ordered for after in follows.get(unit, ()) if after in rank):
+        return ordered
+    return [unit for circle in _circles(ordered, follows) for unit in sorted(circle, key=lambda unit: unit.first)]
+
+
+def _circles(units: Sequence[Unit], follows: Mapping[Unit, set[Unit]]) -> list[list[Unit]]:
+    """The strongly connected components of *units*, each after those it follows (Kosaraju's two walks)."""
+    known = set(units)
+    inside = {unit: follows.get(unit, set()) & known for unit in units}
+    precedes: dict[Unit, set[Unit]] = defaultdict(set)
+    for unit in units:
+        for after in inside[unit]:
+            precedes[after].add(unit)
+    finished: list[Unit] = []
+    seen: set[Unit] = set()
+    for unit in units:
+        _walk(unit, inside, seen, finished)
+    circles: list[list[Unit]] = []
+    seen = set()
+    for unit in reversed(finished):
+        circle: list[Unit] = []
+        _walk(unit, precedes, seen, circle)
+        if circle:
+            circles.append(circle)
+    return circles
+
+
+def _walk(start: Unit, edges: Mapping[Unit, set[Unit]], seen: set[Unit], finished: list[Unit]) -> None:
+    """Depth first from *start*; units are added to *finished* once all that they lead to are."""
+    if start in seen:
+        return
+    seen.add(start)
+    stack = [(start, iter(edges.get(start, ())))]
+    while stack:
+        for after in stack[-1][1]:
+            if after not in seen:
+                seen.add(after)
+                stack.append((after, iter(edges.get(after, ()))))
+                break
+        else:
+            finished.append(stack.pop()[0])

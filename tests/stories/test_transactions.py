@@ -1,0 +1,142 @@
+"""Transactions, conditions and operation ids on the scripted log: at every position that a replica comes
+through, its tables are what the oracle makes of the log up to there."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from merganser.consumers.apply import BatchLimits
+from merganser.consumers.atomic import Atomicity, Unit
+from merganser.consumers.audit import audit_store
+from merganser.consumers.conditions import decide
+from merganser.schemas.errors import StoreFailed
+from merganser.schemas.position import TopicPartition
+from stories.txworld import State, TxWorld
+from stories.world import Crash, FakeReplica, replica
+
+SEEDS = int(os.environ.get("MERGANSER_STORIES", "24"))
+
+
+def seen(opened: FakeReplica) -> tuple[Mapping[TopicPartition, int], State]:
+    """Read position and state of the store, of one transaction."""
+    with opened.store.reading(1) as cursor:
+        cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
+        position = {
+            TopicPartition(t, p): n
+            for t, p, n in cursor.execute("SELECT topic, partition, next_offset FROM _merganser.positions").fetchall()
+        }
+        state = State()
+        for table in state.rows:
+            rows = cursor.execute(f"SELECT _partition, id, n, _offset FROM {table}").fetchall()
+            state.rows[table] = {(p, o if table == "c" else i): (i, n, o) for p, i, n, o in rows}
+            assert len(state.rows[table]) == len(rows)
+        places = 'SELECT topic, partition, "offset" FROM _merganser.'
+        state.pending = set(cursor.execute(places + "pending").fetchall())
+        state.rejected = set(cursor.execute(places + "rejections").fetchall())
+        operations = cursor.execute("SELECT kind, id, topic, partition, state FROM _merganser.operations").fetchall()
+        for kind, id_, topic, partition, outcome in operations:
+            state.transactions[id_ if kind == "tx" else str(("op", topic, partition, id_))] = outcome
+        [(repeated,)] = cursor.execute("SELECT sum(repeated) FROM _merganser.positions").fetchall()
+        state.repeated = {("", 0, n) for n in range(int(repeated or 0))}  # how many is all that is kept
+    return position, state
+
+
+def check(world: TxWorld, opened: FakeReplica) -> None:
+    position, state = seen(opened)
+    expected = world.state(position)
+    assert len(expected.repeated) == len(state.repeated)
+    expected.repeated = state.repeated
+    assert state == expected
+
+
+def follow(world: TxWorld, path: Path, size: int, crashes: random.Random | None = None) -> State:
+    """Apply all of the log, looking at every state in between, and crashing now and then."""
+    ends = world.log.ends(list(world.log.partitions))
+    while True:
+        crash_in = crashes.randrange(60) if crashes else None
+        with replica(world, path, BatchLimits(records=size, linger_ms=0, poll_records=size), crash_in) as opened:
+            try:
+                opened.loop.begin()
+                check(world, opened)
+                while not opened.progress.read.reaches(ends):
+                    opened.loop.turn()
+                    opened.loop.flush()
+                    check(world, opened)
+                with opened.store.reading(1) as cursor:
+                    assert not [line for account in audit_store(cursor, digests=False) for line in account.wrong]
+                return seen(opened)[1]
+            except Crash:
+                continue
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_every_state_is_the_oracles(seed: int, tmp_path: Path) -> None:
+    world = TxWorld(seed, guarded=seed % 4 > 0)
+    one = follow(world, tmp_path / "one.duckdb", random.Random(seed).choice([2, 5, 10, 1000]))
+    assert not one.pending
+    if seed % 3 == 0:
+        assert follow(world, tmp_path / "two.duckdb", 4, random.Random(seed)) == one
+
+
+def seen_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Each record as it comes: a transaction shows up partition by partition (FAILURES 9)."""
+    patch.setattr(Atomicity, "_whole", lambda self, open_, position: True)
+
+
+def nobody_waits(patch: pytest.MonkeyPatch) -> None:
+    """Only what is not whole is held back, not what comes after it."""
+    patch.setattr(Atomicity, "_reach", staticmethod(lambda follows, start: set(start)))
+
+
+def by_first_record(patch: pytest.MonkeyPatch) -> None:
+    """Transactions one after another as they began, whatever the log says of each key."""
+    patch.setattr("merganser.consumers.atomic.in_order", lambda units, follows: sorted(units, key=lambda u: u.first))
+
+
+def as_they_come(patch: pytest.MonkeyPatch) -> None:
+    """Circles in the order in which they were read."""
+    patch.setattr("merganser.consumers.atomic.in_order", lambda units, follows: list(units))
+
+
+def unconditional(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("merganser.consumers.conditions._fails", lambda condition, version: None)
+
+
+def forgetful(patch: pytest.MonkeyPatch) -> None:
+    """Operations are known within a batch only (FAILURES 7)."""
+    patch.setattr("merganser.consumers.ledger.known", lambda con, entries: [])
+
+
+def one_by_one(patch: pytest.MonkeyPatch) -> None:
+    """A failed condition leaves out its own record only."""
+
+    def decide_each(units: Any, *rest: Any) -> Any:
+        alone = [Unit(unit.tx, [entry]) for unit in units for entry in unit.entries]
+        return decide(alone, *rest)
+
+    patch.setattr("merganser.consumers.store.decide", decide_each)
+
+
+def in_memory(patch: pytest.MonkeyPatch) -> None:
+    """What is held back is not written down."""
+    patch.setattr("merganser.consumers.ledger.hold", lambda con, entries: None)
+
+
+FAULTS = [seen_at_once, nobody_waits, by_first_record, as_they_come, unconditional, forgetful, one_by_one, in_memory]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_stories_catch_a_planted_fault(fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(monkeypatch)
+    for seed in range(1, 40):
+        try:
+            follow(TxWorld(seed), tmp_path / f"{seed}.duckdb", 5, random.Random(seed))
+        except (AssertionError, StoreFailed, KeyError):
+            return
+    pytest.fail("the planted fault was not seen")
