@@ -183,6 +183,37 @@ def test_a_topic_created_again_under_a_running_replica_stops_it(
 
 
 @both_ways
+def test_a_replica_that_is_behind_reads_none_of_a_topic_created_again(
+    log: mg.Log, admin: AdminClient, name: str, tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader had no room to fetch meanwhile, and goes on by name where the new topic has records too."""
+    if naive:
+        never_look(monkeypatch)
+    log.create_table(name, ROW, partitions=1)
+    fill(log, name, range(500), "x" * 100_000)  # more than the reader's queue takes
+    writing, go_on = threading.Event(), threading.Event()
+
+    def hang(step: str) -> None:
+        writing.set()
+        go_on.wait(60)
+
+    batches = BatchLimits(records=10, poll_records=10)
+    with mg.Replica(tmp_path / "r", log, name, [name], batches=batches, on_step=hang) as replica:
+        assert writing.wait(60)
+        recreate(log, admin, name, 600)
+        go_on.set()
+
+        def stopped_or_read_on() -> bool:
+            return replica.error is not None or max(ids(replica, name, "eventual"), default=0) >= 1000
+
+        with caught(naive):
+            wait_for("the replica stops, or reads on by name", stopped_or_read_on)
+            found = ids(replica, name, "eventual")
+            assert found == list(range(len(found)))
+            assert isinstance(replica.error, errors.TopicRecreated)
+
+
+@both_ways
 def test_a_rebuilt_log_is_known_by_the_last_record(
     log: mg.Log, admin: AdminClient, store: Path, name: str, naive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

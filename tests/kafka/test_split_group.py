@@ -14,9 +14,13 @@ from kafka_tables import ROW, fill, raw_records
 import merganser as mg
 from merganser.consumers import kafka
 from merganser.consumers.apply import Applier, BatchLimits
+from support.naive import both_ways, caught
 from support.waiting import wait_for
 
 PARTITIONS = 6
+
+#: So that a loop soon waits for its worker.
+SMALL = BatchLimits(records=20, poll_records=20)
 
 
 @contextmanager
@@ -55,10 +59,11 @@ class Members:
         for member in list(self.live):
             self.leave(member)
 
-    def join(self, member: str, on_step: Callable[[str], None] = lambda step: None) -> None:
-        small = BatchLimits(records=20, poll_records=20)  # so that a loop soon waits for its worker
+    def join(
+        self, member: str, on_step: Callable[[str], None] = lambda step: None, batches: BatchLimits = SMALL
+    ) -> None:
         self.live[member] = mg.Replica(
-            self._folder / member, self._log, self._table, [self._table], split=True, batches=small, on_step=on_step
+            self._folder / member, self._log, self._table, [self._table], split=True, batches=batches, on_step=on_step
         )
 
     def leave(self, member: str) -> None:
@@ -125,19 +130,25 @@ def test_a_member_that_comes_back_reads_from_its_stores_offsets(
         members.leave("a")
 
 
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group takes the partitions of a member that has not polled for 4 s."""
+    exact = kafka.reader_config
+    quick = {"max.poll.interval.ms": 4000, "group.protocol": "consumer"}
+    monkeypatch.setattr(kafka, "reader_config", lambda *a: {**exact(*a), **quick})
+
+
 def test_a_member_that_fell_asleep_writes_nothing_of_what_it_lost(
-    log: mg.Log, broker: str, name: str, members: Members, monkeypatch: pytest.MonkeyPatch
+    log: mg.Log, broker: str, name: str, short_patience: None, members: Members, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that hangs in a commit keeps the loop from polling: the group takes its partitions away."""
-    exact, lost = kafka.reader_config, Applier.lost
+    lost = Applier.lost
     losses: list[int] = []
 
     def counted(self: Applier, partitions: Collection[mg.TopicPartition]) -> None:
         losses.append(len(partitions))
         lost(self, partitions)
 
-    quick = {"max.poll.interval.ms": 4000, "group.protocol": "consumer"}
-    monkeypatch.setattr(kafka, "reader_config", lambda *a: {**exact(*a), **quick})
     monkeypatch.setattr(Applier, "lost", counted)
     awake = threading.Event()
     awake.set()
@@ -155,4 +166,76 @@ def test_a_member_that_fell_asleep_writes_nothing_of_what_it_lost(
         awake.set()
         members.wait_for_a_split()
     assert losses
+    members.check(broker)
+
+
+class Sleeper:
+    """A member whose worker hangs in a commit, and whose loop then stops with rows collected.
+
+    It wakes when it is told to, the worker not before the loop was told of its loss.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[int] = []
+        """The records collected and not yet written, at each loss."""
+        self.written = 0
+        """The batches begun after a loss, before partitions were gained again."""
+        self._lost = False
+        self._loop_goes, self._worker_goes = threading.Event(), threading.Event()
+        self._loop_goes.set()
+        self._worker_goes.set()
+
+    def fall_asleep(self) -> None:
+        self._loop_goes.clear()
+        self._worker_goes.clear()
+
+    def wake(self) -> None:
+        self._loop_goes.set()
+
+    def on_step(self, step: str) -> None:
+        if step == "begun":
+            self.written += self._lost
+            self._worker_goes.wait(60)
+
+    def watch(self, loop: Applier, naive: bool, patch: pytest.MonkeyPatch) -> None:
+        housekeeping, gained = loop._housekeeping, loop.gained
+        told = loop.revoked if naive else loop.lost
+
+        def nap() -> None:
+            housekeeping()
+            if not loop._idle and loop._collector.records:
+                self._loop_goes.wait(60)
+
+        def lost(partitions: Collection[mg.TopicPartition]) -> None:
+            self._lost = True
+            self.losses.append(loop._collector.records)
+            self._worker_goes.set()
+            told(partitions)
+
+        def gained_again(partitions: Collection[mg.TopicPartition]) -> mg.Position:
+            self._lost = False
+            return gained(partitions)
+
+        for name, instead in (("_housekeeping", nap), ("lost", lost), ("gained", gained_again)):
+            patch.setattr(loop, name, instead)
+
+
+@both_ways
+def test_what_was_collected_and_then_lost_is_not_written(
+    log: mg.Log, broker: str, name: str, short_patience: None, members: Members, naive: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    sleeper = Sleeper()
+    with flow(log, name):
+        members.join("a", sleeper.on_step, BatchLimits())
+        sleeper.watch(members.live["a"]._applier, naive, monkeypatch)
+        members.join("b")
+        members.wait_for_a_split()
+        sleeper.fall_asleep()
+        wait_for("b has everything", lambda: len(members.live["b"].position) == PARTITIONS, timeout_s=60)
+        sleeper.wake()
+        members.wait_for_a_split()
+    assert sleeper.losses and sleeper.losses[0] > 0
+    with caught(naive):
+        assert not sleeper.written
     members.check(broker)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from merganser.consumers.apply import Applier, BatchLimits
 from merganser.consumers.dbfile import Limits
@@ -18,7 +19,8 @@ from merganser.consumers.progress import Progress
 from merganser.consumers.store import Store
 from merganser.schemas.errors import KeyChanged, TopicRecreated
 from merganser.schemas.table import SchemaVersion, key_subject
-from stories.world import KEY_ID, World, framed, version
+from stories.world import KEY_ID, PARTITIONS, World, framed, replica, version
+from support.naive import both_ways, caught
 from support.waiting import wait_for
 
 
@@ -117,6 +119,61 @@ def test_of_a_split_group_a_partition_that_cannot_go_on_stops_its_whole_table(tm
     assert "created again" in (store.tables()["plain"].stopped or "")
     loop.stop()
     store.close()
+
+
+@both_ways
+def test_of_lost_partitions_nothing_that_was_collected_is_written(
+    tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAILURES 13. Far behind, with batches that are never full: what is polled stays collected."""
+    if naive:
+        monkeypatch.setattr(Applier, "lost", Applier.revoked)
+    world = World(1)
+    world.write(60)
+    every = list(world.log.partitions)
+    with replica(world, tmp_path / "s.duckdb", BatchLimits(linger_ms=0, poll_records=1)) as member:
+        loop, steps = member.loop, member.steps
+        loop._load()
+        loop._reader.assign(loop.gained(every))
+        while loop._collector.records < 5:
+            loop.turn()
+        assert not steps
+        loop.lost(every)
+        with caught(naive):
+            assert not steps
+        loop._reader.assign(loop.gained(every))
+        member.follow()
+        for table in ("keyed", "plain"):
+            assert member.rows(table, world.columns(table)) == world.expected(table)
+
+
+@both_ways
+def test_rows_of_a_topic_created_again_under_a_running_replica_are_not_applied(
+    tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAILURES 17. The reader goes on by name, and the new topic has more records than the old one had."""
+    if naive:
+        monkeypatch.setattr(Applier, "_check_topics", lambda self, tables: None)
+    world = World(1)
+    world.write(60)
+    with running(world, tmp_path / "s.duckdb") as (store, progress, _):
+        wait_for_all(world, progress)
+        before = rows_of(store, "plain")
+        world.log.recreate("plain")
+        for partition in range(PARTITIONS):
+            for _ in range(100):
+                world._put("plain", partition)
+        with caught(naive):
+            wait_for("it stops or reads on", lambda: "plain" in progress.stopped or rows_of(store, "plain") != before)
+            assert rows_of(store, "plain") == before
+            assert isinstance(progress.stopped["plain"], TopicRecreated)
+        goes_on(world, progress, "keyed")
+
+
+def rows_of(store: Store, table: str) -> list[tuple[int, int]]:
+    """The places in the log that the rows of *table* came from."""
+    with store.reading(1) as cursor:
+        return sorted(cursor.execute(f"SELECT _partition, _offset FROM {table}").fetchall())
 
 
 def apply_all(world: World, path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from confluent_kafka import Message
 
 from merganser.consumers.checks import Seen, digest
 from merganser.consumers.chunk import Chunk
 from merganser.consumers.collect import Collector
 from merganser.consumers.decode import TableDecoder
+from merganser.consumers.kafka import KafkaReader
 from merganser.consumers.log import End, Poll
 from merganser.schemas.errors import LogTruncated
-from merganser.schemas.position import TopicPartition
+from merganser.schemas.position import Position, TopicPartition
 from stories.world import World
 from support.fakelog import FakeRecord
+from support.naive import both_ways, caught
 
 ZERO, ONE = TopicPartition("plain", 0), TopicPartition("plain", 1)
 
@@ -76,6 +79,44 @@ def test_a_buffered_record_of_a_table_that_is_no_longer_followed_is_dropped() ->
     collected = collector(world)
     collected.add(polled([*late, *records(world, 1)]))
     assert offsets(collected) == [(0, 0), (1, 0)]
+
+
+class Prefetched:
+    """A consumer that gives what it had fetched before it was assigned anew."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+
+    def assign(self, partitions: object) -> None:
+        pass
+
+    def consume(self, count: int, timeout_s: float) -> list[Message]:
+        given, self._messages = self._messages[:count], self._messages[count:]
+        return given
+
+
+class LastAssigned(KafkaReader):
+    """Naive: what comes can only be of the topics assigned last."""
+
+    def assign(self, position: Position) -> None:
+        self._topics = set()
+        super().assign(position)
+
+
+@both_ways
+def test_a_late_record_of_a_dropped_topic_is_not_taken_for_one_of_the_only_topic(naive: bool) -> None:
+    reader = (LastAssigned if naive else KafkaReader)({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "g")
+    reader.close()
+    late = [Message(topic=t, partition=0, offset=n, value=t.encode()) for n, t in enumerate(["plain", "keyed"])]
+    reader._consumer = Prefetched(late)  # type: ignore[assignment]
+    reader.assign(Position({ZERO: 0, TopicPartition("keyed", 0): 0}))
+    reader.assign(Position({ZERO: 0}))
+    poll = reader.poll(10, 0.0)
+    with caught(naive):
+        assert {topic: chunk.values for topic, chunk in poll.chunks.items()} == {
+            "plain": [b"plain"],
+            "keyed": [b"keyed"],
+        }
 
 
 def test_a_record_below_the_position_is_dropped() -> None:

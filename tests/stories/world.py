@@ -128,6 +128,7 @@ class FakeReplica:
 
     def __init__(self, world: World | TxWorld, path: Path, limits: BatchLimits, crash_in: int | None = None) -> None:
         self._left = crash_in
+        self.steps: list[str] = []
         self.store = Store(path, world.log.cluster_id, "g", Limits(head_room=0), self._on_step)
         self.progress = Progress()
         follow = Follow(world.log, self.store, list(world.log.tables), accept_partial=False)
@@ -136,6 +137,7 @@ class FakeReplica:
         self._world = world
 
     def _on_step(self, step: str) -> None:
+        self.steps.append(step)
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
@@ -144,6 +146,10 @@ class FakeReplica:
     def run(self) -> None:
         """Until everything that the log has is applied."""
         self.loop.begin()
+        self.follow()
+
+    def follow(self) -> None:
+        """The same, from where the reader is."""
         ends = self._world.log.ends(list(self._world.log.partitions))
         while not self.progress.applied.reaches(ends):
             self.loop.turn()
