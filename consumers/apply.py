@@ -49,9 +49,6 @@ _LOOK_S = 5.0
 #: How long a transaction may lack records before it is asked whether they can still come.
 _CLOSE_S = 0.5
 
-#: How long a poll gathers records after one that brought many.
-_BEHIND_S = 0.02
-
 #: Failures in a row, without a batch applied in between, that end the loop.
 _MAX_FAILURES = 3
 
@@ -99,7 +96,7 @@ class Applier:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="merganser-apply", daemon=True)
         self._failures = 0
-        self._behind = self._split = False
+        self._split = False
         self._looked_at = self._reported_at = self._closed_at = 0.0
         self._reported = Position()
 
@@ -139,8 +136,7 @@ class Applier:
 
     def turn(self) -> None:
         """Poll once, and do what became due."""
-        poll = self._reader.poll(self._limits.poll_records, self._wait_s(), self._gather_s())
-        self._behind = sum(map(len, poll.chunks.values())) > self._limits.poll_records // 4
+        poll = self._reader.poll(self._limits.poll_records, self._wait_s(), self._limits.linger_ms / 1000)
         stopped = self._collector.add(poll)
         if self._many_undecoded():
             self._patiently(self._collector.decode)
@@ -166,10 +162,6 @@ class Applier:
     def _wait_s(self) -> float:
         """How long a poll waits for a first record: briefly, if there is something to hand over."""
         return 0.1 if self._collector.empty and self._commit is None else 0.001
-
-    def _gather_s(self) -> float:
-        """How long a poll waits for further records. Far behind it is full long before."""
-        return _BEHIND_S if self._behind else self._limits.linger_ms / 1000
 
     def _due(self) -> bool:
         if self._collector.empty:

@@ -70,6 +70,7 @@ class KafkaReader:
         self._config = reader_config(client, group)
         self._consumer = Consumer(self._config)
         self._ownership: Ownership | None = None
+        self._gathered = Poll()
         self._topics: set[str] = set()  # ever read: records of dropped ones may still come
 
     def assign(self, position: Position) -> None:
@@ -92,7 +93,7 @@ class KafkaReader:
         self._consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
 
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
-        poll = Poll()
+        poll = self._gathered = Poll()
         # consume() waits until it is full or the time is over, so wait for the first record alone.
         asked = 1
         messages = self._consumer.consume(asked, timeout_s)
@@ -161,11 +162,13 @@ class KafkaReader:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         assert self._ownership is not None
+        self._gathered.drop(_ours(partitions))  # librdkafka itself drops what this very consume() has of them
         self._ownership.revoked(_ours(partitions))
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         assert self._ownership is not None
+        self._gathered.drop(_ours(partitions))
         self._ownership.lost(_ours(partitions))
         consumer.incremental_unassign(partitions)
 

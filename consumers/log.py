@@ -6,7 +6,9 @@ suite runs on all. The contract of a Reader:
 - within a partition, records come in offset order, each once, committed ones only;
 - offsets may have gaps (control records, aborted transactions, compaction);
 - an :class:`End` says that everything below its offset was delivered or will never be;
-- what cannot be delivered is a :class:`Problem`, never a jump.
+- what cannot be delivered is a :class:`Problem`, never a jump;
+- what a poll brings is of the assignment at its end: nothing of a partition given up meanwhile, even if
+  it was gained again.
 """
 
 from __future__ import annotations
@@ -52,6 +54,14 @@ class Poll:
             return
         for topic, run in groupby(records, lambda record: record.topic()):
             self.chunks[topic].extend(list(run))
+
+    def drop(self, partitions: Collection[TopicPartition]) -> None:
+        """Forget what it brought of *partitions*."""
+        for topic in {tp.topic for tp in partitions} & self.chunks.keys():
+            gone, chunk = {tp.partition for tp in partitions if tp.topic == topic}, self.chunks[topic]
+            self.chunks[topic] = chunk.take([i for i, p in enumerate(chunk.partitions) if p not in gone])
+        self.ends = [end for end in self.ends if end.partition not in partitions]
+        self.problems = [problem for problem in self.problems if problem.partition not in partitions]
 
 
 class Ownership(Protocol):

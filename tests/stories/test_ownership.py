@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 from confluent_kafka import Message
+from confluent_kafka import TopicPartition as KafkaPartition
 
 from merganser.consumers.checks import Seen, digest
 from merganser.consumers.chunk import Chunk
@@ -117,6 +118,49 @@ def test_a_late_record_of_a_dropped_topic_is_not_taken_for_one_of_the_only_topic
             "plain": [b"plain"],
             "keyed": [b"keyed"],
         }
+
+
+class Rebalanced(Prefetched):
+    """A consumer that loses a partition and gains it again after it gave its first record."""
+
+    reader: KafkaReader
+
+    def consume(self, count: int, timeout_s: float) -> list[Message]:
+        if len(self._messages) == 1:
+            for callback in (self.reader._on_revoke, self.reader._on_assign):
+                callback(self, [KafkaPartition("plain", 0)])  # type: ignore[arg-type]
+        return super().consume(count, timeout_s)
+
+    def incremental_assign(self, partitions: object) -> None:
+        pass
+
+    incremental_unassign = incremental_assign
+
+
+class AnyOwner:
+    def gained(self, partitions: Collection[TopicPartition]) -> Position:
+        return Position(dict.fromkeys(partitions, 0))
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        pass
+
+    lost = revoked
+
+
+@both_ways
+def test_what_a_poll_gathered_of_a_partition_that_was_given_up_meanwhile_is_dropped(
+    naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if naive:
+        monkeypatch.setattr(Poll, "drop", lambda self, partitions: None)
+    reader = KafkaReader({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "g")
+    reader.close()
+    consumer = Rebalanced([Message(topic="plain", partition=0, offset=n, value=b"") for n in (5, 0)])
+    consumer.reader, reader._ownership = reader, AnyOwner()
+    reader._consumer = consumer  # type: ignore[assignment]
+    reader.assign(Position({ZERO: 5}))
+    with caught(naive):
+        assert reader.poll(10, 0.0).chunks["plain"].offsets == [0]
 
 
 def test_a_record_below_the_position_is_dropped() -> None:
