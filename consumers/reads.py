@@ -17,7 +17,7 @@ from ..schemas.errors import BadQuery, ReadError, UsageError
 from ..schemas.position import Position, TopicPartition
 from .statements import parsed
 
-Level = Literal["eventual", "session", "strong"]
+Level = Literal["eventual", "session", "bounded", "strong"]
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
@@ -73,9 +73,17 @@ def _python(column: pa.ChunkedArray, sql_type: str) -> list[Any]:
 _CONVERT: dict[str, Callable[[Any], Any]] = {"HUGEINT": int, "UHUGEINT": int, "UUID": uuid.UUID, "MAP": dict}
 
 
-def check_level(level: str) -> None:
+def check_level(level: Level, max_staleness: float | None) -> Level:
+    """The level that is asked for: a *max_staleness* alone asks for ``bounded``. UsageError."""
     if level not in get_args(Level):
         raise UsageError(f"unknown level {level!r}: one of {', '.join(get_args(Level))}")
+    if level == "eventual" and max_staleness is not None:
+        level = "bounded"
+    if level == "bounded" and (max_staleness is None or not max_staleness > 0):
+        raise UsageError(f"level 'bounded' needs max_staleness, in seconds above 0; got {max_staleness!r}")
+    if level != "bounded" and max_staleness is not None:
+        raise UsageError(f"max_staleness is of level 'bounded', not {level!r}")
+    return level
 
 
 def parse(sql: str) -> duckdb.Statement:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import duckdb
 
-from ..schemas.errors import MerganserError, NotFreshEnough, NotHeld, StoreError, TableStopped, UnknownTable, UsageError
+from ..schemas.errors import (
+    LogUnavailable,
+    MerganserError,
+    NotFreshEnough,
+    NotHeld,
+    StoreError,
+    TableStopped,
+    UnknownTable,
+    UsageError,
+)
 from ..schemas.kafka import Deadline, OneProcess
 from ..schemas.position import Position, TopicPartition
 from ..schemas.types import quote
@@ -18,8 +28,10 @@ from .apply import Applier, BatchLimits
 from .dbfile import Limits, stored_tables
 from .follow import Follow
 from .log import Log
+from .outcome import Outcome, question, settle
 from .progress import Progress
 from .reads import Level, Params, Result, check_level, parse, run
+from .staleness import Samples
 from .store import Store
 
 _log = logging.getLogger(__name__)
@@ -59,6 +71,7 @@ class Replica:
                 log.table(table)  # refused before there is a file
         self._process = OneProcess("this replica")
         self._progress = Progress()
+        self._samples = Samples()
         self._store = Store(path, log.cluster_id, group, limits, on_step)
         try:
             follow = Follow(log, self._store, list(dict.fromkeys(tables)), accept_partial)
@@ -84,24 +97,28 @@ class Replica:
         *,
         level: Level = "eventual",
         after: Position | str | None = None,
+        max_staleness: float | None = None,
         timeout: float = 30.0,
     ) -> Result:
         """The rows of one SELECT, of one committed state; ``result.position`` says which.
 
         *level*: ``eventual`` reads what is here, ``session`` what any earlier query here has shown at
-        least, ``strong`` every write acknowledged before the call. *after* is a token
-        (``producer.flush()``): the state includes that write. All wait *timeout* seconds at most.
+        least, ``bounded`` lacks nothing that was acknowledged more than *max_staleness* seconds before,
+        ``strong`` has every write acknowledged before the call. *after* is a token (``producer.flush()``,
+        ``tx.position``): the state includes that write. All wait *timeout* seconds at most.
 
         BadQuery, NotFreshEnough, NotHeld, TableStopped.
         """
         self._process.check()
-        check_level(level)
+        level = check_level(level, max_staleness)
         statement = parse(sql)
         deadline = Deadline(timeout)
         token = Position.parse(after) if isinstance(after, str) else after or Position()
         floor, target = self._progress.floor, token
         if level == "strong":
-            target = target | self._log.ends(self._needed(sql, deadline), deadline.left_s)
+            target = target | self._sample(self._needed(sql, deadline), deadline)
+        elif max_staleness is not None:
+            target = target | self._recent_ends(self._needed(sql, deadline), max_staleness, deadline)
         name = "after" if level == "eventual" and token else level
         while True:
             self._progress.wait(target, deadline.left_s, name, floor)
@@ -120,6 +137,7 @@ class Replica:
         *,
         level: Level = "eventual",
         after: Position | str | None = None,
+        max_staleness: float | None = None,
         timeout: float = 30.0,
     ) -> dict[str, Any] | None:
         """The row of *key* with ``_partition``, ``_offset`` and ``_timestamp``; None if there is none.
@@ -136,9 +154,31 @@ class Replica:
         where = " AND ".join(f"{quote(name)} = ?" for name in known.key)
         sql = f"SELECT * FROM {quote(table)} WHERE {where}"
         params = [key[name] for name in known.key]
-        result = self.query(sql, params, level=level, after=after, timeout=timeout)
+        result = self.query(sql, params, level=level, after=after, max_staleness=max_staleness, timeout=timeout)
         rows = result.rows()
         return dict(zip(result.columns, rows[0], strict=True)) if rows else None
+
+    def outcome(self, of: object, timeout: float = 30.0) -> Outcome:
+        """What became *of* a transaction, an id of a transaction or an operation, or a write.
+
+        Waits until this replica is far enough to know, *timeout* seconds at most; ``in-doubt`` if it is
+        not by then. NotHeld if it does not follow what was written to, UsageError if *of* is none of these,
+        or a write that was not acknowledged.
+        """
+        self._process.check()
+        asked, deadline = question(of), Deadline(timeout)
+        with self._store.reading(deadline.left_s) as cursor:
+            known = settle(cursor, asked, caught_up=False)
+        if known is not None:
+            return known
+        try:
+            # An id alone says nothing of where: what was acknowledged by now decides.
+            target = asked.position or self._log.ends(list(self._progress.read), deadline.left_s)
+            self._progress.wait(target, deadline.left_s, "outcome")
+        except (NotFreshEnough, LogUnavailable) as error:
+            return Outcome("in-doubt", str(error))
+        with self._store.reading(max(1.0, deadline.left_s)) as cursor:
+            return settle(cursor, asked, caught_up=True) or Outcome("in-doubt")
 
     @property
     def position(self) -> Position:
@@ -183,6 +223,25 @@ class Replica:
             raise NotHeld(f"table {min(unfollowed)!r}")
         held = self._progress.read
         return [tp for tp in held if tp.topic in names] if names and names <= self._follow.names else list(held)
+
+    def _sample(self, partitions: Collection[TopicPartition], deadline: Deadline) -> Position:
+        """The log's ends, asked for now."""
+        at_s = time.monotonic()
+        ends = self._log.ends(partitions, deadline.left_s)
+        self._samples.note(at_s, ends)
+        return ends
+
+    def _recent_ends(
+        self, partitions: Collection[TopicPartition], max_staleness: float, deadline: Deadline
+    ) -> Position:
+        """Ends sampled at most *max_staleness* seconds ago, which are applied."""
+        while True:
+            ends = self._samples.proof(partitions, self._progress.applied, time.monotonic() - max_staleness)
+            if ends is not None:
+                return ends
+            self._progress.wait(self._sample(partitions, deadline), deadline.left_s, "bounded")
+            if deadline.passed:
+                raise NotFreshEnough("bounded", deadline.timeout_s, "by then each sample of the log's ends was too old")
 
     def _read(self, query: duckdb.Statement, params: Params, deadline: Deadline) -> Result:
         try:

@@ -53,7 +53,7 @@ TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", auto
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
 
 KeyFormat = Literal["avro", "string", "int", "long"]
-Level = Literal["eventual", "session", "strong"]
+Level = Literal["eventual", "session", "bounded", "strong"]
 Format = Literal["table", "json", "csv", "arrow"]
 
 DEFAULT_TIMEOUT_S = 15.0

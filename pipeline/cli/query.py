@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from ...consumers.storefile import StoreFile
 
 Sql = Annotated[str, typer.Argument(metavar="SQL", help="One SELECT, in DuckDB's dialect.")]
-LevelOption = Annotated[Level, option("--level", "eventual: as the store is. strong: with every write acknowledged.")]
+LevelOption = Annotated[
+    Level,
+    option(
+        "--level", "eventual: as the store is. strong: with every write acknowledged. bounded: see --max-staleness."
+    ),
+]
+MaxStaleness = Annotated[
+    float | None, option("--max-staleness", "Seconds: nothing acknowledged longer ago is missing (level bounded).")
+]
 After = Annotated[str | None, option("--after", "A token, as put prints it: the answer includes that write.")]
 FormatOption = Annotated[Format, option("--format", "json is one object a row; arrow is an IPC stream.")]
 
@@ -31,6 +39,7 @@ def query(
     store: Store,
     level: LevelOption = "eventual",
     after: After = None,
+    max_staleness: MaxStaleness = None,
     format: FormatOption = "table",
     bootstrap_servers: Servers = None,
     registry: RegistryUrl = None,
@@ -38,17 +47,18 @@ def query(
 ) -> None:
     """Run one SELECT on a store that no process has open.
 
-    As it is, unless --level strong or --after ask for more: then the store follows the log until it is
+    As it is, unless --level strong or bounded, or --after, ask for more: then the store follows the log until it is
     fresh enough, and answers. A running replica's file cannot be read by another process.
     """
-    from ...consumers.reads import parse
+    from ...consumers.reads import check_level, parse
     from ...consumers.storefile import StoreFile
     from ...schemas.position import Position
 
+    level = check_level(level, max_staleness)
     parse(sql)
     token = Position.parse(after) if after else None
     with StoreFile(store) as at_rest:
-        if level != "strong" and not token:
+        if level not in ("strong", "bounded") and not token:
             result = at_rest.query(sql)
             _WRITERS[format](result)
             return
@@ -56,7 +66,7 @@ def query(
     from ...consumers.replica import Replica
 
     with open_log(bootstrap_servers, registry, timeout) as log, Replica(store, log, group, tables) as replica:
-        result = replica.query(sql, level=level, after=token, timeout=timeout)
+        result = replica.query(sql, level=level, after=token, max_staleness=max_staleness, timeout=timeout)
     _WRITERS[format](result)
 
 

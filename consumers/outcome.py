@@ -1,0 +1,107 @@
+"""What became of a write, or of a transaction: asked of the store, once it is far enough.
+
+Whoever got no answer to a commit knows the transaction's id, and asks a replica. Before the commit was
+asked for, Kafka had acknowledged every record: so at the log's end, as it is now, the transaction is there
+or it never will be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from ..schemas.errors import UsageError
+from ..schemas.headers import check_id
+from ..schemas.position import Position, TopicPartition
+from .conditions import REMEMBERED
+from .statements import Connection, run
+
+State = Literal["applied", "rejected", "in-doubt"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """*state* is ``applied``, ``rejected`` (*reason* says why: nothing of it was or will be applied), or
+    ``in-doubt``: not known here yet."""
+
+    state: State
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A write, or a transaction, as the producer gives it."""
+
+    @property
+    def position(self) -> Position | None: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for: a transaction or operation by *id*, or the one write just below *position*."""
+
+    id: str | None
+    position: Position
+
+    @property
+    def where(self) -> tuple[TopicPartition, int] | None:
+        """Partition and offset of the one write."""
+        if self.id is not None:
+            return None
+        [(tp, next_)] = self.position.items()
+        return tp, next_ - 1
+
+
+def question(asked: object) -> Question:
+    """*asked* is a transaction, an id, or a write that was acknowledged; else UsageError."""
+    if isinstance(asked, str):
+        if why := check_id(asked):
+            raise UsageError(f"outcome of {asked!r}: {why}")
+        return Question(asked, Position())
+    position = asked.position if isinstance(asked, Written) else None
+    id_ = getattr(asked, "id", None) or getattr(asked, "tx", None)
+    if isinstance(id_, str):
+        return Question(id_, position or Position())
+    if not position:
+        raise UsageError(f"no outcome of {asked!r}: give a transaction, its id, or a write that was acknowledged")
+    return Question(None, position)
+
+
+def settle(con: Connection, asked: Question, caught_up: bool) -> Outcome | None:
+    """What the store that *con* reads says; None if it does not know.
+
+    *caught_up*: it has applied all that was in the log when it was asked; then what it does not know is
+    not in the log.
+    """
+    found = _by_id(con, asked.id) if asked.id is not None else None
+    if found is not None or not caught_up:
+        return found
+    if asked.where is not None:
+        return _by_place(con, *asked.where)
+    if any(_applied(con, tp) - next_ > REMEMBERED for tp, next_ in asked.position.items()):
+        return Outcome("in-doubt", "it is longer ago than is remembered")
+    return Outcome("rejected", "the log has no committed transaction of this id: it was rolled back")
+
+
+def _by_id(con: Connection, id_: str) -> Outcome | None:
+    rows = run(con, "SELECT state, reason FROM _merganser.operations WHERE id = ? ORDER BY kind = 'tx' DESC", [id_])
+    return Outcome(*rows[0]) if rows else None
+
+
+def _by_place(con: Connection, tp: TopicPartition, offset: int) -> Outcome:
+    """Of a write by itself, which the store has processed."""
+    place = [tp.topic, tp.partition, offset]
+    where = 'WHERE topic = ? AND partition = ? AND "offset" = ?'
+    for table in ("rejections", "quarantine"):
+        rows = run(con, f"SELECT reason FROM _merganser.{table} {where}", place)
+        if rows:
+            return Outcome("rejected", rows[0][0])
+    return Outcome("applied")
+
+
+def _applied(con: Connection, tp: TopicPartition) -> int:
+    rows = run(con, "SELECT applied_offset FROM _merganser.positions WHERE topic = ? AND partition = ?", [*tp])
+    return int(rows[0][0]) if rows else 0
