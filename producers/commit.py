@@ -5,9 +5,11 @@ Invariants:
   of its records is acknowledged. So whatever fails earlier is a rollback, and is told as one.
 - Once it was called, only an abort that Kafka confirmed is a rollback; everything else is in doubt. That
   includes being fenced: an EndTxn whose answer was lost, and which is sent again, ends in the same error.
-- After a timeout, a fatal error or a doubt the client is destroyed and the next transaction makes a new
-  one. Its `init_transactions` raises the epoch, so an EndTxn of the old one that arrives late is refused
-  instead of ending the new one's transaction (FAILURES 5).
+- A client that failed is destroyed, and the next transaction makes a new one: after a timeout or a doubt its
+  state is unknown, and even after a clean abort librdkafka may fail the next transaction too (a record
+  that was too large: "skipped sequence numbers"). The new one's
+  `init_transactions` raises the epoch, so an EndTxn of the old one that arrives late is refused instead of
+  ending another transaction (FAILURES 5).
 
 `commit_transaction` and `abort_transaction` get a timeout, although librdkafka recommends none: without one
 they wait for as long as no broker answers (2.16: tried, minutes). What librdkafka warns of, a client whose
@@ -151,8 +153,9 @@ def after_commit_error(error: KafkaError, out_of_time: bool) -> Step:
     return Step.AGAIN if error.retriable() and not out_of_time else Step.DOUBT
 
 
-def keeps_client(error: KafkaError | None) -> bool:
-    """True if the client is fit for use after a send that failed so, once it has aborted."""
+def worth_aborting(error: KafkaError | None) -> bool:
+    """True if a client that failed so can still tell Kafka. Otherwise the next one's start does it, or the
+    coordinator, when the transaction's time is up."""
     return error is not None and not error.fatal() and error.code() not in _TIMEOUTS
 
 
@@ -260,19 +263,18 @@ class TransactionalClient:
             if found is None:
                 raise
             raise SendFailed(found.str(), found) from error
-        refused = next((record for record in records if record.error is not None), None)
-        if refused is not None and refused.error is not None:
-            raise SendFailed(f"{refused.home}: {refused.error.str()}", refused.error)
+        failures = [(record.home, record.error) for record in records if record.error is not None]
+        if failures:  # the first that is no consequence of another
+            home, cause = next((f for f in failures if f[1].code() not in _PURGED), failures[0])
+            raise SendFailed(f"{home}: {cause.str()}", cause)
         if left or not all(record.acknowledged for record in records):
             raise SendFailed(f"not acknowledged within {deadline.timeout_s:g} s")
 
     def _rolled_back(self, client: KafkaProducer, tx: str, failed: SendFailed) -> MerganserError:
-        """The error to raise when sending failed, after leaving the client in order."""
+        """The error to raise when sending failed. Whatever an abort comes to, nothing was committed."""
         error = failed.error
-        if keeps_client(error):
+        if worth_aborting(error):
             error = self._abort(client)
-            if error is None:
-                return RolledBack(tx, failed.why)
         self.close()
         if not _fenced(error):
             return RolledBack(tx, failed.why)
@@ -296,9 +298,10 @@ class TransactionalClient:
             time.sleep(0.02)
 
     def _not_committed(self, client: KafkaProducer, tx: str, error: KafkaError, step: Step) -> MerganserError:
-        if step is Step.ABORT and self._abort(client) is None:
-            return RolledBack(tx, error.str())
+        aborted = step is Step.ABORT and self._abort(client) is None
         self.close()
+        if aborted:
+            return RolledBack(tx, error.str())
         self._fenced = self._shared and _fenced(error)
         return CommitInDoubt(tx, error.str())
 
@@ -335,6 +338,8 @@ _TIMEOUTS = (KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED
 
 #: The coordinator answers alike to a producer with a newer one, and to one whose transaction it gave up.
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
+
+_PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 _NOT_PERMITTED = (
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
