@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -101,7 +102,7 @@ class Producer:
         value, key = lane.encoder.value(row), lane.encoder.key(row) if lane.table.key else None
         if op is None and if_version is None and not if_absent and not if_present:
             return self._send(lane, value, key)
-        return self._send(lane, value, key, marks_of(lane.table, op, if_version, if_absent, if_present))
+        return self._send_marked(lane, value, key, marks_of(lane.table, op, if_version, if_absent, if_present))
 
     def delete(
         self,
@@ -120,7 +121,7 @@ class Producer:
         encoded = lane.encoder.key(key, exact=True)
         if op is None and if_version is None and not if_absent and not if_present:
             return self._send(lane, None, encoded)
-        return self._send(lane, None, encoded, marks_of(lane.table, op, if_version, if_absent, if_present))
+        return self._send_marked(lane, None, encoded, marks_of(lane.table, op, if_version, if_absent, if_present))
 
     def transaction(self, op: str | None = None) -> Transaction:
         """Writes that become visible together or not at all: ``with producer.transaction() as tx: tx.put(...)``.
@@ -210,7 +211,8 @@ class Producer:
             self._serve(0)
         if self._failures.any:
             self._failures.raise_any()
-        return self.lane(table)
+        lane = self._lanes.get(table)
+        return lane if lane is not None and not lane.stale else self._open_lane(table)
 
     def lane(self, table: str) -> Lane:
         """What is kept of *table*: its encoder, by the schema of its first use or `refresh`."""
@@ -234,33 +236,44 @@ class Producer:
                 lane.table, lane.encoder, lane.stale = table, encoder, False
         return lane
 
-    def _send(self, lane: Lane, value: bytes | None, key: bytes | None, marks: Marks | None = None) -> Write:
+    def _send(self, lane: Lane, value: bytes | None, key: bytes | None) -> Write:
         with self._counting:
             round_ = self._round
             round_.sent += 1  # before it is sent: its report may come at once
-        partition, more = -1, _NO_MORE
-        if marks is None:
-            write = PlainWrite(lane, round_)
-        else:
-            write = MarkedWrite(lane, round_, marks.ops)
-            more = {"headers": encode(marks)}
-            if key is None:
-                partition = home_of(lane.table, None, marks.ops) or 0
-        row = (lane.name, value, key, partition, write._report)
+        write = PlainWrite(lane, round_)
         try:
-            self._client.produce(*row, **more)
+            self._client.produce(lane.name, value, key, -1, write._report)
         except BufferError:
-            self._wait_for_room(lane, write, row, more)
+            self._wait_for_room(write, partial(self._client.produce, lane.name, value, key, -1, write._report))
         except BaseException as error:
-            self._unsend(round_)
-            raise self._refused(lane, error) from error
+            raise self._not_sent(write, error) from error
         return write
 
-    def _unsend(self, round_: Round) -> None:
+    def _send_marked(self, lane: Lane, value: bytes | None, key: bytes | None, marks: Marks) -> Write:
+        """As `_send`, which is kept apart for the sake of its pace: with headers, and an op's partition."""
         with self._counting:
-            round_.sent -= 1
+            round_ = self._round
+            round_.sent += 1
+        write = MarkedWrite(lane, round_, marks.ops)
+        home = None if lane.table.key else home_of(lane.table, None, marks.ops)
+        produce = partial(
+            self._client.produce,
+            lane.name,
+            value,
+            key,
+            -1 if home is None else home,
+            write._report,
+            headers=list(encode(marks)),
+        )
+        try:
+            produce()
+        except BufferError:
+            self._wait_for_room(write, produce)
+        except BaseException as error:
+            raise self._not_sent(write, error) from error
+        return write
 
-    def _wait_for_room(self, lane: Lane, write: PlainWrite, row: Any, more: Any) -> None:
+    def _wait_for_room(self, write: PlainWrite, produce: Callable[[], None]) -> None:
         """Back-pressure: serve reports until the row fits, for as long as a write may take at all."""
         deadline = Deadline(self._options.delivery_timeout_s + 5)
         try:
@@ -268,20 +281,22 @@ class Producer:
                 self._serve(0.02)
                 self._failures.raise_any()
                 try:
-                    return self._client.produce(*row, **more)
+                    return produce()
                 except BufferError:
                     continue
             why = f"the send buffer stayed full for {deadline.timeout_s:g} s; this row was not sent"
             raise LogUnavailable(self._servers, why)
         except BaseException as error:
-            self._unsend(write.round)
-            raise self._refused(lane, error) from error
+            raise self._not_sent(write, error) from error
 
-    def _refused(self, lane: Lane, error: BaseException) -> BaseException:
+    def _not_sent(self, write: PlainWrite, error: BaseException) -> BaseException:
+        """What to raise for a row that *error* kept from being sent; it counts for no flush."""
+        with self._counting:
+            write.round.sent -= 1
         if code(error) == KafkaError.MSG_SIZE_TOO_LARGE:
-            return InvalidRow(lane.name, "*", "...", "the row is larger than a Kafka message may be")
+            return InvalidRow(write.table, "*", "...", "the row is larger than a Kafka message may be")
         if isinstance(error, KafkaException):
-            return DeliveryFailed(lane.name, f"{reason(error)}: make a new producer")
+            return DeliveryFailed(write.table, f"{reason(error)}: make a new producer")
         return error
 
     def _serve(self, timeout_s: float) -> None:
@@ -324,6 +339,3 @@ class Producer:
         log_error(error)
         if error.fatal():
             self._failures.end(error.str())
-
-
-_NO_MORE: Mapping[str, Any] = {}
