@@ -165,7 +165,7 @@ def kafka_error(error: BaseException | None) -> KafkaError | None:
     while error is not None:
         if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
             return error.args[0]
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return None
 
 

@@ -9,11 +9,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from merganser.producers import commit
-from merganser.producers.commit import Step, TransactionalClient, after_commit_error
+from merganser.producers.commit import Step, TransactionalClient, Transactions, after_commit_error
+from merganser.producers.options import ProducerOptions
 from merganser.producers.transaction import Record, TransactionWrite
+from merganser.producers.write import Failures, Lane
 from merganser.schemas.errors import CommitInDoubt, LogUnavailable, MerganserError, ProducerFenced, RolledBack
 from merganser.schemas.kafka import Deadline
-from merganser.schemas.position import TopicPartition
+from merganser.schemas.position import Position, TopicPartition
 
 
 def error(code: int, *, fatal: bool = False, retriable: bool = False, abort: bool = False) -> KafkaError:
@@ -238,3 +240,48 @@ def test_no_broker_at_the_making_is_told_as_that(script: dict[str, list[Any]]) -
     script["init"] = [TIMED_OUT]
     with pytest.raises(LogUnavailable, match="nowhere"):
         client().open()
+
+
+# -- where a transaction lies ----------------------------------------------------------------
+
+
+class Ends:
+    """A cluster that tells the ends of partitions, or is away."""
+
+    away = False
+    cluster = property(lambda self: self)
+
+    def ends(self, partitions: set[TopicPartition]) -> Position:
+        if self.away:
+            raise LogUnavailable("nowhere", "away")
+        return Position(dict.fromkeys(partitions, 50))
+
+
+class Plain:
+    """The rest of a producer."""
+
+    def __init__(self) -> None:
+        self.found = Lane("t", None, None, Failures())  # type: ignore[arg-type]
+
+    def lane(self, table: str) -> Lane:
+        return self.found
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_record_acknowledged_without_an_offset_is_covered(
+    script: dict[str, list[Any]], away: bool, committed: bool
+) -> None:
+    plain, ends = Plain(), Ends()
+    ends.away = away
+    settings = {"bootstrap.servers": "nowhere", "message.timeout.ms": 30_000, "socket.timeout.ms": 10_000}
+    ours = Transactions(plain, ends, settings, ProducerOptions(), None)  # type: ignore[arg-type]
+    sent = records()
+    sent[0].report(None, Message())  # type: ignore[arg-type]
+    assert ours.settle(sent[:1], committed=committed) == Position.past("t", 0, 7)
+    at_zero, at_one = TopicPartition("t", 0), TopicPartition("t", 1)
+    lost = Record(at_one, None, b"v", None, TransactionWrite("t", "tx", ()), acknowledged=True)
+    known = ours.settle([sent[0], lost], committed=committed)
+    assert known == (None if away else Position({at_zero: 8, at_one: 50}))
+    assert ours.position.get(at_zero) == (8 if committed else None)
+    assert plain.found.unplaced == ({1} if away and committed else set()), "flush asks again"
