@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from .consumers.reads import Result
     from .consumers.replica import Replica
     from .pipeline.log import Log, connect
-    from .producers.producer import Producer, ProducerOptions, Write
+    from .producers.options import ProducerOptions
+    from .producers.producer import Producer
+    from .producers.transaction import Transaction
+    from .producers.write import Write
 
 __version__ = "0.1.0"
 
@@ -42,6 +45,7 @@ __all__ = [
     "Result",
     "Table",
     "TopicPartition",
+    "Transaction",
     "Write",
     "connect",
     "errors",
@@ -51,8 +55,9 @@ _MODULES = {
     "Log": "pipeline.log",
     "connect": "pipeline.log",
     "Producer": "producers.producer",
-    "ProducerOptions": "producers.producer",
-    "Write": "producers.producer",
+    "ProducerOptions": "producers.options",
+    "Transaction": "producers.transaction",
+    "Write": "producers.write",
     "Replica": "consumers.replica",
     "Limits": "consumers.dbfile",
     "BatchLimits": "consumers.apply",

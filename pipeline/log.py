@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..producers.producer import Producer, ProducerOptions
+from ..producers.options import ProducerOptions
+from ..producers.producer import Producer
 from ..schemas.catalog import Catalog
 from ..schemas.errors import UsageError
 from ..schemas.kafka import Cluster, Connection, OneProcess, Setting, TopicFacts, TopicId
@@ -143,10 +144,14 @@ class Log:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def producer(self, options: ProducerOptions | None = None) -> Producer:
-        """A producer of rows. Close it, or use it in a ``with``: it holds rows back to send them together."""
+    def producer(self, options: ProducerOptions | None = None, *, id: str | None = None) -> Producer:
+        """A producer of rows. Close it, or use it in a ``with``: it holds rows back to send them together.
+
+        With an *id*, transactions of an older producer of that id, in any process, end in ProducerFenced from
+        now on; this call then waits for Kafka, and raises LogUnavailable when that does not answer.
+        """
         self._process.check()
-        return Producer(self._catalog, self._config, options)
+        return Producer(self._catalog, self._config, options, id)
 
     def close(self) -> None:
         """End the log's own clients. Producers made from it must be closed before."""

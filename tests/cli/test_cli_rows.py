@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+import merganser as mg
 from support.cli import Cli, shell
 
 
@@ -95,3 +96,27 @@ def test_every_format_has_the_same_rows(orders: str, store: Path) -> None:
     ]
     assert pa.ipc.open_stream(out("arrow")).read_all().column("order_id").to_pylist() == [1, 2]
     assert len(out("table").decode().splitlines()) == 4
+
+
+def test_put_and_delete_can_be_one_transaction(cli: Cli, orders: str, store: Path) -> None:
+    lines = '{"order_id": 8, "sku": "b", "qty": 5}\n{"order_id": 9, "sku": "c", "qty": 6}\n'
+    put = cli("put", orders, "--transaction", "--op", "once", "--json", stdin=lines).json[0]
+    assert put["rows"] == 2 and len(put["transaction"]) == 32
+    deleted = cli("delete", orders, "8", "9", "--transaction")
+    assert deleted.code == 0 and "in transaction" in deleted.err
+    with mg.connect() as log:
+        ends = log.ends([mg.TopicPartition(orders, n) for n in range(2)])
+    assert ends.reaches(mg.Position.parse(deleted.out.strip())), deleted.out
+
+
+def test_a_bad_line_rolls_the_transaction_back(cli: Cli, orders: str, store: Path) -> None:
+    given = '{"order_id": 50, "sku": "a", "qty": 1}\n{"order_id": "x"}\n'
+    cli("put", orders, "--transaction", stdin=given).failed(1, "stdin, line 2", "nothing was written")
+    cli("delete", orders, "1", "x", "--transaction").failed(2, "'order_id'")
+    sql = f'select count(*) as n from "{orders}"'
+    assert cli("query", sql, "--store", store, "--level", "strong", "--format", "json").json == [{"n": 2}]
+
+
+def test_an_op_without_a_transaction_is_refused(cli: Cli, orders: str) -> None:
+    cli("put", orders, "--op", "x", stdin="{}").failed(2, "--transaction")
+    cli("delete", orders, "1", "--op", "x").failed(2, "--transaction")

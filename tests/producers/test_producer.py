@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
 import resource
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
-import fastavro
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from producer_tables import ROW, SCHEMA, decode, read
 
-from merganser.pipeline.log import Log, connect
+from merganser.pipeline.log import Log
 from merganser.producers.producer import Producer, ProducerOptions
 from merganser.schemas import position
 from merganser.schemas.errors import DeliveryFailed, InvalidRow, UnknownTable, UsageError
 from merganser.schemas.kafka import Connection
 from merganser.schemas.position import Position
 from merganser.schemas.table import SchemaVersion, Table
-
-SCHEMA: dict[str, Any] = {
-    "type": "record",
-    "name": "orders",
-    "fields": [{"name": "order_id", "type": "long"}, {"name": "sku", "type": "string"}],
-}
-
-
-@pytest.fixture
-def log(broker: str) -> Iterator[Log]:
-    with connect(broker) as log:
-        yield log
-
-
-@pytest.fixture
-def orders(log: Log) -> Table:
-    return log.create_table(f"orders-{uuid.uuid4().hex[:8]}", SCHEMA, ["order_id"])
-
-
-def read(log: Log, table: Table) -> list[Message]:
-    """Every record of the table, by a client that knows nothing of us."""
-    consumer = Consumer({"bootstrap.servers": log.bootstrap_servers, "group.id": "plain", "enable.partition.eof": True})
-    consumer.assign([TopicPartition(table.name, n, 0) for n in range(table.partitions)])
-    records, ended = [], 0
-    while ended < table.partitions:
-        message = consumer.poll(10)
-        assert message is not None, "the end was not reached"
-        error = message.error()
-        if error is None:
-            records.append(message)
-        else:
-            assert error.code() == KafkaError._PARTITION_EOF, error
-            ended += 1
-    consumer.close()
-    return records
-
-
-def decode(schema: Any, framed: bytes | None) -> Any:
-    assert framed is not None and framed[0] == 0
-    return fastavro.schemaless_reader(io.BytesIO(framed[5:]), schema, None)
 
 
 class StubCatalog:
@@ -77,9 +34,6 @@ def away(**options: Any) -> Producer:
     """A producer whose broker does not answer."""
     config = Connection("127.0.0.1:1").client_config()
     return Producer(StubCatalog(), config, ProducerOptions(**options))  # type: ignore[arg-type]
-
-
-ROW = {"order_id": 1, "sku": "a"}
 
 
 def test_any_avro_client_can_read_what_is_written(log: Log, orders: Table) -> None:
