@@ -12,7 +12,7 @@ from typing import Any
 from .errors import BadKeyColumns, BadSchema, UnknownTable, UnsupportedFormat
 from .kafka import Cluster, TopicFacts
 from .registry_records import COLUMN, ENCODING, bare, canonical
-from .rules import rules_of
+from .rowcheck import check_rules
 from .sniff import sniff_topic
 from .table import KeyEncoding, Registry, SchemaVersion, Table, key_subject, value_subject
 
@@ -65,9 +65,8 @@ class Catalog:
 
 
 def assemble(facts: TopicFacts, values: Sequence[SchemaVersion], keys: Sequence[SchemaVersion]) -> Table:
-    rules_of(facts.name, values[0].schema)  # nobody reads or writes a table by half of its rules
     columns, encoding, key = key_of(facts.name, keys)
-    return Table(
+    table = Table(
         name=facts.name,
         topic_id=facts.topic_id,
         partitions=facts.partitions,
@@ -78,6 +77,10 @@ def assemble(facts: TopicFacts, values: Sequence[SchemaVersion], keys: Sequence[
         compacted=facts.compacted,
         delete_retention_ms=int(facts.settings["delete.retention.ms"]),
     )
+    # A check that cannot be read here may be of a newer Merganser: its table is not written or read without it.
+    if table.checks:
+        check_rules(table.name, values[0].schema, table.checks)
+    return table
 
 
 def key_of(topic: str, keys: Sequence[SchemaVersion]) -> tuple[tuple[str, ...], KeyEncoding, SchemaVersion | None]:

@@ -10,7 +10,7 @@ later version are judged alike, and a replica that starts today judges as one th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -35,8 +35,12 @@ class Rules:
     conditions: Conditions = "any"
 
     def __str__(self) -> str:
-        checks = ", ".join(f'"{check}"' for check in self.checks) or "none"
-        return f"checks {checks} and conditions={self.conditions}"
+        return f"checks {shown(self.checks)} and conditions={self.conditions}"
+
+
+def shown(checks: Sequence[str]) -> str:
+    """*checks* as a message has them."""
+    return ", ".join(f'"{check}"' for check in checks) or "none"
 
 
 def rules_of(table: str, schema: AvroSchema) -> Rules | None:
@@ -65,11 +69,10 @@ def checked_conditions(table: str, said: object) -> Conditions:
 
 
 def with_rules(schema: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """*schema* with the attribute; without one where it would only say what holds anyway."""
-    plain = without_rules(schema)
+    """*schema* with the attribute, unless it would only say what holds without it."""
     if rules == Rules():
-        return plain
-    return {**plain, ATTRIBUTE: {"checks": list(rules.checks), "conditions": rules.conditions}}
+        return dict(schema)
+    return {**schema, ATTRIBUTE: {"checks": list(rules.checks), "conditions": rules.conditions}}
 
 
 def without_rules(schema: Mapping[str, Any]) -> dict[str, Any]:
