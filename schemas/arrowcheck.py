@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .rowcheck import All, BoundCheck, Column, Compare, Constant, Expression, IsNull, Not, Some, family, nearest
+from .checktext import All, Column, Compare, Constant, Expression, IsNull, Not, Some
+from .rowcheck import BoundCheck, family, nearest
 from .types import INT64, MAX_PRECISION, Field
 
 #: Rows of booleans, or one boolean for all of them.

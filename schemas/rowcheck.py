@@ -1,17 +1,6 @@
-"""Row checks: the expressions that each row of a table must not break.
+"""Row checks: the expressions (``checktext.py``) that each row of a table must not break.
 
-The language is a small part of SQL with SQL's meaning: a comparison with null is null, and a check
-fails only where it is false. It is written into the log with the table, so what a text means never
-changes: a later Merganser may take more texts, never read one of these otherwise.
-
-    check      = and { OR and }
-    and        = not { AND not }
-    not        = NOT not | "(" check ")" | column predicate
-    predicate  = op (column | literal)             op: = <> != < <= > >=
-               | [NOT] IN "(" literal { "," literal } ")"
-               | [NOT] BETWEEN (column | literal) AND (column | literal)
-               | IS [NOT] NULL
-    literal    = number | 'text' | TRUE | FALSE | NULL
+With SQL's meaning: a comparison with null is null, and a check is broken only where it is false.
 
 Invariants: a check that `bind` accepted gives an answer for every row, never an error; the answer
 depends on the row alone, and is the one that ``arrowcheck.py`` and DuckDB give. Numbers are exact, a
@@ -25,77 +14,25 @@ the writer's version has them, and null where it has none.
 from __future__ import annotations
 
 import operator
-import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from .avro import key_fields, row_type
+from .checktext import All, Column, Compare, Constant, Expression, IsNull, Not, Some, Unreadable, parse
 from .defaults import encode_default
 from .errors import BadSchema, InvalidRow
 from .layout import Layout, layout
 from .read import read_value
 from .table import AvroSchema, Table
-from .types import MAX_PRECISION, Field
-
-Op = Literal["=", "<>", "<", "<=", ">", ">="]
+from .types import Field
 
 MAX_CHECKS = 100
-MAX_LENGTH = 4000
-_MAX_DEPTH = 50
 
 _HINT = "docs/schemas.md, \"Row checks\", has the language: qty > 0 and status in ('new', 'paid')"
 _BROKEN_HINT = "`merganser table describe` shows the checks; a check that is null holds"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column by the name that the check gives it, and where in the text."""
-
-    name: str
-    at: int
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A literal. Numbers are Decimals."""
-
-    value: Decimal | str | bool | None
-    at: int
-
-
-@dataclass(frozen=True)
-class Compare:
-    op: Op
-    left: Column
-    right: Column | Constant
-
-
-@dataclass(frozen=True)
-class IsNull:
-    column: Column
-
-
-@dataclass(frozen=True)
-class Not:
-    part: Expression
-
-
-@dataclass(frozen=True)
-class All:
-    parts: tuple[Expression, ...]
-
-
-@dataclass(frozen=True)
-class Some:
-    """True if one of *parts* is: OR."""
-
-    parts: tuple[Expression, ...]
-
-
-Expression = Compare | IsNull | Not | All | Some
 
 
 @dataclass(frozen=True)
@@ -162,195 +99,6 @@ class RowChecker:
         return InvalidRow(self._table, ", ".join(seen), value, check.broken, _BROKEN_HINT)
 
 
-# -- text to expression ----------------------------------------------------------------------
-
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<number>-?\d+(?:\.\d+)?(?![\w.]))|(?P<text>'(?:[^']|'')*')|(?P<quoted>"[^"]*")
-        |(?P<word>[A-Za-z_]\w*)|(?P<symbol><=|>=|<>|!=|[=<>(),])|(?P<end>$))""",
-    re.VERBOSE | re.ASCII,
-)
-#: A check is one line of an error, of a file, of a variable; and UTF-8 has no lone surrogates. (Not
-#: ``isprintable``, which differs between versions of Python.)
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_KEYWORDS = frozenset(["and", "or", "not", "in", "between", "is", "null", "true", "false"])
-_OPS: dict[str, Op] = {"=": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-
-
-class _Unreadable(Exception):
-    """Why, and where in its text (from 0), a check is none."""
-
-    def __init__(self, at: int, why: str) -> None:
-        super().__init__(why)
-        self.at = at
-
-
-def _parsed(table: str, text: str) -> Expression:
-    try:
-        return _Parser(text).check()
-    except _Unreadable as e:
-        raise _bad(table, text, e) from None
-
-
-def _bad(table: str, text: str, e: _Unreadable) -> BadSchema:
-    shown = text if text.isprintable() and len(text) <= 200 else ascii(text[:200])[1:-1]
-    return BadSchema(table, f'check "{shown}", character {e.at + 1}', str(e), _HINT)
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    at: int
-
-
-class _Parser:
-    """One pass over a text, a method for each line of the grammar."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens = _tokens(text)
-        self._next = 0
-        self._depth = 0
-
-    def check(self) -> Expression:
-        found = self._or()
-        if self._token.kind != "end":
-            raise self._expected("AND, OR or the end")
-        return found
-
-    def _or(self) -> Expression:
-        parts = [self._and()]
-        while self._take("or"):
-            parts.append(self._and())
-        return parts[0] if len(parts) == 1 else Some(tuple(parts))
-
-    def _and(self) -> Expression:
-        parts = [self._not()]
-        while self._take("and"):
-            parts.append(self._not())
-        return parts[0] if len(parts) == 1 else All(tuple(parts))
-
-    def _not(self) -> Expression:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise _Unreadable(self._token.at, f"more than {_MAX_DEPTH} parts inside each other")
-        try:
-            if self._take("not"):
-                return Not(self._not())
-            if self._take("("):
-                found = self._or()
-                self._need(")")
-                return found
-            return self._predicate(self._column("a column, NOT or a parenthesis"))
-        finally:
-            self._depth -= 1
-
-    def _predicate(self, column: Column) -> Expression:
-        if op := _OPS.get(self._token.text):
-            self._next += 1
-            return Compare(op, column, self._operand())
-        if self._take("is"):
-            negated = self._take("not")
-            self._need("null")
-            return Not(IsNull(column)) if negated else IsNull(column)
-        negated = self._take("not")
-        if self._take("in"):
-            found: Expression = self._in(column)
-        elif self._take("between"):
-            low = self._operand()
-            self._need("and")
-            found = All((Compare(">=", column, low), Compare("<=", column, self._operand())))
-        else:
-            raise self._expected("IN or BETWEEN" if negated else "a comparison, IN, BETWEEN or IS")
-        return Not(found) if negated else found
-
-    def _in(self, column: Column) -> Expression:
-        self._need("(")
-        parts = [Compare("=", column, self._constant())]
-        while self._take(","):
-            parts.append(Compare("=", column, self._constant()))
-        self._need(")")
-        return Some(tuple(parts))
-
-    def _operand(self) -> Column | Constant:
-        token = self._token
-        if token.kind == "quoted" or (token.kind == "word" and token.text.lower() not in _KEYWORDS):
-            return self._column("a column")
-        return self._constant()
-
-    def _column(self, expected: str) -> Column:
-        token = self._token
-        if token.kind not in ("word", "quoted") or token.text.lower() in _KEYWORDS:
-            raise self._expected(expected)
-        self._next += 1
-        return Column(token.text.strip('"').lower(), token.at)
-
-    def _constant(self) -> Constant:
-        token = self._token
-        if token.kind == "number":
-            self._next += 1
-            return Constant(_number(token), token.at)
-        if token.kind == "text":
-            self._next += 1
-            return Constant(token.text[1:-1].replace("''", "'"), token.at)
-        for word, value in (("true", True), ("false", False), ("null", None)):
-            if self._take(word):
-                return Constant(value, token.at)
-        raise self._expected("a column or a value" if token.kind != "quoted" else "a value ('text' has single quotes)")
-
-    @property
-    def _token(self) -> _Token:
-        return self._tokens[self._next]
-
-    def _take(self, text: str) -> bool:
-        token = self._token
-        found = token.kind in ("word", "symbol") and token.text.lower() == text
-        self._next += found
-        return found
-
-    def _need(self, text: str) -> None:
-        if not self._take(text):
-            raise self._expected(text.upper())
-
-    def _expected(self, what: str) -> _Unreadable:
-        found = repr(self._token.text) if self._token.text else "the end"
-        return _Unreadable(self._token.at, f"{what} is expected, not {found}")
-
-
-def _tokens(text: str) -> list[_Token]:
-    if len(text) > MAX_LENGTH:
-        raise _Unreadable(MAX_LENGTH, f"{len(text)} characters, {MAX_LENGTH} at most")
-    if control := _CONTROL.search(text):
-        why = f"the character {control[0]!a} cannot be shown, so it cannot be in a check"
-        raise _Unreadable(control.start(), why)
-    found: list[_Token] = []
-    at = 0
-    while not found or found[-1].kind != "end":
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise _no_token(text, at)
-        kind = str(match.lastgroup)
-        found.append(_Token(kind, match[kind], match.start(kind)))
-        at = match.end()
-    return found
-
-
-def _no_token(text: str, at: int) -> _Unreadable:
-    at += len(text[at:]) - len(text[at:].lstrip(" "))
-    character = text[at]
-    if character in "'\"":
-        return _Unreadable(at, f"no closing {character}")
-    if character.isdigit() or character == "-":
-        return _Unreadable(at, "a number has digits and perhaps a point between them: -1, 0.5")
-    return _Unreadable(at, f"{character!r} has no meaning here")
-
-
-def _number(token: _Token) -> Decimal:
-    whole, _, fraction = token.text.lstrip("-").partition(".")
-    if len(whole.lstrip("0")) + len(fraction) > MAX_PRECISION:
-        raise _Unreadable(token.at, f"a number of more than {MAX_PRECISION} digits")
-    return Decimal(token.text)
-
-
 # -- expression to columns -------------------------------------------------------------------
 
 #: What can be compared with what. Types that are not here have IS NULL only.
@@ -371,7 +119,7 @@ def _bound(table: str, text: str, expression: Expression, fields: Mapping[str, F
     used: dict[str, Field | None] = {}
     try:
         _bind(expression, fields, used)
-    except _Unreadable as e:
+    except Unreadable as e:
         raise _bad(table, text, e) from None
     return BoundCheck(text, expression, used)
 
@@ -392,14 +140,14 @@ def _bind(expression: Expression, fields: Mapping[str, Field | None], used: dict
                 other = _comparable(right, _look_up(right, fields, used))
                 if mine and other and mine != other:
                     why = f"{left.name} is {_sql(fields, left)}, {right.name} is {_sql(fields, right)}"
-                    raise _Unreadable(right.at, f"{why}: not compared, since one would have to be rounded or guessed")
+                    raise Unreadable(right.at, f"{why}: not compared, since one would have to be rounded or guessed")
             elif mine and right.value is not None and not _fits(mine, right.value):
-                raise _Unreadable(right.at, f"{left.name} is {_sql(fields, left)}, not compared with {_said(right)}")
+                raise Unreadable(right.at, f"{left.name} is {_sql(fields, left)}, not compared with {_said(right)}")
 
 
 def _look_up(column: Column, fields: Mapping[str, Field | None], used: dict[str, Field | None]) -> Field | None:
     if column.name not in fields:
-        raise _Unreadable(column.at, f"the schema has no column {column.name!r}")
+        raise Unreadable(column.at, f"the schema has no column {column.name!r}")
     used[column.name] = fields[column.name]
     return used[column.name]
 
@@ -410,7 +158,7 @@ def _comparable(column: Column, f: Field | None) -> str:
         return ""
     if not family(f):
         why = f"{column.name} is {f.type.sql}: only numbers, text and booleans are compared; IS [NOT] NULL is for all"
-        raise _Unreadable(column.at, why)
+        raise Unreadable(column.at, why)
     return family(f)
 
 
@@ -429,6 +177,18 @@ def _said(constant: Constant) -> str:
     if isinstance(constant.value, bool):
         return str(constant.value).lower()
     return repr(constant.value) if isinstance(constant.value, str) else f"the number {constant.value}"
+
+
+def _parsed(table: str, text: str) -> Expression:
+    try:
+        return parse(text)
+    except Unreadable as e:
+        raise _bad(table, text, e) from None
+
+
+def _bad(table: str, text: str, e: Unreadable) -> BadSchema:
+    shown = text if text.isprintable() and len(text) <= 200 else ascii(text[:200])[1:-1]
+    return BadSchema(table, f'check "{shown}", character {e.at + 1}', str(e), _HINT)
 
 
 # -- the answer for one row ------------------------------------------------------------------
