@@ -7,14 +7,17 @@ neighbours: it becomes a row, a delete, or bad with a reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..schemas.arrowcheck import breaking
 from ..schemas.avro import check_key, key_fields
 from ..schemas.decode import Decoder, KeyDecoder, split_by_schema
+from ..schemas.errors import BadSchema
 from ..schemas.layout import Layout, conform, layout, migrate
+from ..schemas.rowcheck import BoundCheck, bind
 from ..schemas.table import SchemaVersion, Table, key_subject, value_subject
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
 from .batch import SchemaChange, TableKeys, TableRows
@@ -78,6 +81,8 @@ class TableDecoder:
         self._layout_version: int | None = None
         self._usual: Decoder | None = None
         self._usual_version = version
+        self._checked = bool(table.checks)
+        self._bound: dict[int, tuple[tuple[BoundCheck, ...], str | None]] = {}
 
     # -- records to rows ---------------------------------------------------------------------
 
@@ -162,9 +167,11 @@ class TableDecoder:
     def _take_rows(
         self, version: int, rows: pa.Table, good: Sequence[int], place: pa.Table, keys: pa.Table | None, done: Decoded
     ) -> None:
-        """Keep *rows*, which are of the records *good*, unless their key is bad."""
+        """Keep *rows*, which are of the records *good*, unless their key is bad or they break a check."""
         if keys is not None:
             rows, good = self._keep_keyed(rows, good, keys, done)
+        if self._checked:
+            rows, good = self._keep_checked(version, rows, good, done)
         if len(good) < place.num_rows:
             index = pa.array(good, pa.int64())
             place, keys = place.take(index), keys and keys.take(index)
@@ -190,6 +197,20 @@ class TableDecoder:
             return rows, good
         return rows.take(pa.array(kept, pa.int64())), [good[n] for n in kept]
 
+    def _keep_checked(
+        self, version: int, rows: pa.Table, good: Sequence[int], done: Decoded
+    ) -> tuple[pa.Table, Sequence[int]]:
+        """Only rows that hold every check; of several that a row breaks, the first is the reason."""
+        broken: dict[int, str] = {}
+        for check in self._checks(version)[0]:
+            for n in breaking(check, rows):
+                broken.setdefault(n, check.broken)
+        if not broken:
+            return rows, good
+        done.bad.update((good[n], why) for n, why in broken.items())
+        kept = [n for n in range(len(good)) if n not in broken]
+        return rows.take(pa.array(kept, pa.int64())), [good[n] for n in kept]
+
     # -- schemas -----------------------------------------------------------------------------
 
     def _learn(self, schema_ids: Collection[int]) -> None:
@@ -205,7 +226,17 @@ class TableDecoder:
         found = self._by_id.get(schema_id)
         if found is None:
             return f"schema id {schema_id} is no version of {value_subject(self.table.name)}"
-        return self.layout.refused.get(found.version)
+        return self.layout.refused.get(found.version) or (self._checks(found.version)[1] if self._checked else None)
+
+    def _checks(self, version: int) -> tuple[tuple[BoundCheck, ...], str | None]:
+        """The table's checks on records of *version*, and why they cannot judge those, if so."""
+        if version not in self._bound:
+            try:
+                table = replace(self.table, values=tuple(self._values))
+                self._bound[version] = bind(table, self.layout, version), None
+            except BadSchema as e:
+                self._bound[version] = (), f"schema version {version} cannot be checked: {e.where}: {e.why}"
+        return self._bound[version]
 
     def _decoder(self, version: SchemaVersion) -> Decoder:
         if version.id not in self._decoders:

@@ -15,6 +15,7 @@ from ..schemas.errors import UsageError
 from ..schemas.kafka import Cluster, Connection, OneProcess, Setting, TopicFacts, TopicId
 from ..schemas.position import Position, TopicPartition
 from ..schemas.registry import open_registry
+from ..schemas.rules import Conditions
 from ..schemas.table import AvroSchema, KeyEncoding, SchemaVersion, Table
 from . import tables
 
@@ -79,12 +80,19 @@ class Log:
         key_encoding: KeyEncoding = "avro",
         compact: bool | None = None,
         config: Mapping[str, str] | None = None,
+        checks: Sequence[str] | None = None,
+        conditions: Conditions | None = None,
         existing: bool = False,
     ) -> Table:
         """Make a table: a topic, and its schemas in the registry. The same again is a no-op.
 
         *key* makes it keyed: the last write per key is its row; without a key, rows are appended.
         A new table has 4 partitions unless *partitions* says otherwise. *config* is of the topic.
+
+        *checks* are SQL expressions that each row has to hold: ``["qty > 0", "status in ('new', 'paid')"]``.
+        A producer refuses a row for which one is false, a replica puts it into quarantine. *conditions*
+        says which conditional writes the table takes: ``any`` (the default of a keyed table that is not
+        compacted), those ``partition`` holds all of, or ``none``. Both are fixed once the table is made.
 
         *existing* declares a topic that is there already, made by any client: *schema* may be left out
         if the registry has it, and *key* with *key_encoding* says what its keys are: ``avro`` as in the
@@ -94,7 +102,10 @@ class Log:
         UsageError refuse before anything is written.
         """
         columns = (key,) if isinstance(key, str) else tuple(key)
-        request = tables.Request(name, schema, columns, key_encoding, partitions, compact, dict(config or {}))
+        rules = None if checks is None else tables.check_texts(name, checks)
+        request = tables.Request(
+            name, schema, columns, key_encoding, partitions, compact, dict(config or {}), rules, conditions
+        )
         make = tables.declare_existing if existing else tables.create_table
         return make(self._catalog, request)
 

@@ -9,14 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..schemas.avro import key_schema, parse_schema
 from ..schemas.catalog import Catalog, assemble, key_of
-from ..schemas.errors import BadKeyColumns, IncompatibleSchema, TableExists, UnknownTable, UsageError
-from ..schemas.evolution import check_admissible
+from ..schemas.errors import BadKeyColumns, BadSchema, IncompatibleSchema, TableExists, UnknownTable, UsageError
+from ..schemas.evolution import check_admissible, check_same_rules
 from ..schemas.kafka import TopicFacts
 from ..schemas.position import TopicPartition
 from ..schemas.registry_records import COLUMN, DEFAULT_LEVEL, ENCODING, bare, canonical, check_level
+from ..schemas.rowcheck import check_rules
+from ..schemas.rules import (
+    ATTRIBUTE,
+    Conditions,
+    Rules,
+    checked_conditions,
+    rules_of,
+    shown,
+    with_rules,
+    without_rules,
+)
 from ..schemas.table import AvroSchema, KeyEncoding, SchemaVersion, Table, key_subject, value_subject
 
 DEFAULT_PARTITIONS = 4
@@ -35,6 +47,15 @@ class Request:
     partitions: int | None = None
     compact: bool | None = None
     config: Mapping[str, str] = field(default_factory=dict)
+    checks: tuple[str, ...] | None = None
+    conditions: Conditions | None = None
+
+
+def check_texts(name: str, checks: Sequence[str]) -> tuple[str, ...]:
+    """*checks* as a Request takes them. A text is a sequence too, but hardly meant as one check a letter."""
+    if isinstance(checks, str) or not all(isinstance(check, str) for check in checks):
+        raise UsageError(f"table {name!r}: checks is a list of texts, not {checks!r}")
+    return tuple(checks)
 
 
 def create_table(catalog: Catalog, request: Request) -> Table:
@@ -46,7 +67,8 @@ def create_table(catalog: Catalog, request: Request) -> Table:
     keys = catalog.registry.versions(key_subject(name))
     if facts is not None and values:
         return _same_or_refused(assemble(facts, values, keys), facts, request)
-    _check_leftovers(name, values, keys, request.schema, wanted_key)
+    _check_rules(request, bool(request.compact))
+    _check_leftovers(request, values, keys, wanted_key)
     if facts is None:
         _check_similar(catalog, name)
         made = catalog.cluster.create_topic(name, request.partitions or DEFAULT_PARTITIONS, _settings(request))
@@ -65,6 +87,7 @@ def declare_existing(catalog: Catalog, request: Request) -> Table:
     values = catalog.registry.versions(value_subject(request.name))
     if not values:
         _check_can_declare(catalog, facts, request)
+    _check_rules_of_others(values, facts, request)
     keys = catalog.registry.versions(key_subject(request.name))
     return _declare(catalog, request, _existing_key(request, keys))
 
@@ -77,6 +100,7 @@ def alter_table(catalog: Catalog, name: str, schema: AvroSchema) -> Table:
         before = key_schema(name, table.latest.schema, table.key)
         if _field_types(key_schema(name, parsed, table.key)) != _field_types(before):
             raise BadKeyColumns(name, ", ".join(table.key), "the type of a key column cannot change")
+    check_same_rules(table, parsed)
     if not _schema_differences(table, parsed):
         return table
     check_admissible(table, parsed)
@@ -135,18 +159,19 @@ def _check_similar(catalog: Catalog, name: str) -> None:
 
 
 def _check_leftovers(
-    name: str,
-    values: Sequence[SchemaVersion],
-    keys: Sequence[SchemaVersion],
-    schema: AvroSchema | None,
-    wanted_key: AvroSchema | None,
+    request: Request, values: Sequence[SchemaVersion], keys: Sequence[SchemaVersion], wanted_key: AvroSchema | None
 ) -> None:
     """Subjects outlive their topic. What is left of an earlier table must fit, before a topic is made."""
+    name, schema = request.name, request.schema
     if keys and (wanted_key is None or canonical(keys[-1].schema) != canonical(wanted_key)):
         columns = ", ".join(key_of(name, keys)[0])
         raise TableExists(name, f"the registry has a key of ({columns}) for it, from an earlier table of this name")
     if schema is not None and values:
         check_level(value_subject(name), DEFAULT_LEVEL, [v.schema for v in values], schema)
+        have = rules_of(name, values[0].schema) or Rules()
+        differences = _rule_differences(have, have.conditions, request)
+        if differences:
+            raise TableExists(name, f"an earlier table of this name left its schema: {'; '.join(differences)}")
 
 
 def _check_half_made(catalog: Catalog, facts: TopicFacts, request: Request) -> None:
@@ -166,6 +191,44 @@ def _check_can_declare(catalog: Catalog, facts: TopicFacts, request: Request) ->
         raise UsageError(
             f"the registry has no {value_subject(facts.name)!r}: give the schema of its values (--schema, schema=)"
         )
+
+
+def _check_rules(request: Request, compacted: bool) -> None:
+    """BadSchema or UsageError unless the rules asked for fit the schema, the topic, and each other."""
+    if request.schema is None:
+        return
+    said = rules_of(request.name, request.schema)
+    asked = _asked_rules(request)
+    if said is not None and asked != said:
+        why = f"it says {said}; the call asks for {asked}"
+        raise BadSchema(request.name, ATTRIBUTE, why, "say it once: leave the attribute out of the schema")
+    check_rules(request.name, request.schema, asked.checks)
+    checked_conditions(request.name, asked.conditions)
+    if request.conditions not in (None, "none") and (compacted or not request.key):
+        why = "is compacted" if compacted else "has no key"
+        raise UsageError(f"table {request.name!r} {why}, so it cannot have conditions={request.conditions}")
+
+
+def _check_rules_of_others(values: Sequence[SchemaVersion], facts: TopicFacts, request: Request) -> None:
+    """The first registered schema of an existing topic decides; without one, the schema given becomes it."""
+    if values:
+        have = rules_of(request.name, values[0].schema) or Rules()
+        found = _rule_differences(have, have.conditions, request)
+        if found:
+            why = "the registry has the schema of its values already, and its first version decides"
+            raise UsageError(f"table {request.name!r}: {'; '.join(found)}: {why}")
+    else:
+        _check_rules(request, facts.compacted)
+
+
+def _asked_rules(request: Request) -> Rules:
+    """The rules that a new table gets: the call's, else those of the schema's own attribute, else none."""
+    said = rules_of(request.name, request.schema) if request.schema is not None else None
+    given = said or Rules()
+    return Rules(
+        given.checks if request.checks is None else request.checks,
+        given.conditions if request.conditions is None else request.conditions,
+    )
 
 
 def _existing_key(request: Request, keys: Sequence[SchemaVersion]) -> AvroSchema | None:
@@ -203,14 +266,20 @@ def _declare(catalog: Catalog, request: Request, key: AvroSchema | None) -> Tabl
     if key is not None:
         catalog.registry.register(key_subject(request.name), key)
     if request.schema is not None:
-        parsed = parse_schema(request.name, request.schema)
-        catalog.registry.register(value_subject(request.name), parsed)
+        _register_values(catalog, request, parse_schema(request.name, request.schema))
     # Looked up again: of two callers who asked for different tables at once, one must be told.
     table = catalog.table(request.name)
     differences = _differences(table, request)
     if differences:
         raise TableExists(request.name, "; ".join(differences))
     return table
+
+
+def _register_values(catalog: Catalog, request: Request, schema: Mapping[str, Any]) -> None:
+    """The first version carries the rules; one that is there already is left as it is."""
+    subject, wanted = value_subject(request.name), canonical(without_rules(schema))
+    if not any(canonical(without_rules(_mapping(v.schema))) == wanted for v in catalog.registry.versions(subject)):
+        catalog.registry.register(subject, with_rules(schema, _asked_rules(request)))
 
 
 # -- what differs ----------------------------------------------------------------------------
@@ -233,6 +302,20 @@ def _differences(table: Table, request: Request) -> list[str]:
         found.append(f"it has {table.partitions} partitions, not {request.partitions}")
     if request.schema is not None:
         found += _schema_differences(table, parse_schema(table.name, request.schema))
+    return found + _rule_differences(table.rules, table.conditions, request)
+
+
+def _rule_differences(declared: Rules, effective: Conditions, request: Request) -> list[str]:
+    """A caller who says nothing of rules, in words or in the schema, takes them as they are."""
+    said = (rules_of(request.name, request.schema) if request.schema is not None else None) or declared
+    checks = said.checks if request.checks is None else request.checks
+    found = []
+    if checks != declared.checks:
+        found.append(f"its checks are {shown(declared.checks)}, not {shown(checks)}")
+    if request.conditions is None and said.conditions != declared.conditions:
+        found.append(f"its conditions are {declared.conditions}, not {said.conditions}")
+    if request.conditions is not None and request.conditions != effective:
+        found.append(f"its conditions are {effective}, not {request.conditions}")
     return found
 
 
@@ -250,7 +333,8 @@ def _differences_of_topic(facts: TopicFacts, request: Request) -> list[str]:
 
 def _schema_differences(table: Table, schema: Mapping[str, object]) -> list[str]:
     """None if *schema* is any of the table's versions: an older service may still ask for its own."""
-    if any(canonical(version.schema) == canonical(schema) for version in table.values):
+    wanted = canonical(without_rules(schema))
+    if any(canonical(without_rules(_mapping(version.schema))) == wanted for version in table.values):
         return []
     have, want = dict(_field_types(table.latest.schema)), dict(_field_types(schema))
     found = [f"it has no column {name!r}" for name in want if name not in have]
@@ -268,6 +352,10 @@ def _columns(schema: AvroSchema) -> list[str]:
 
 
 def _field_types(schema: AvroSchema) -> list[tuple[str, str]]:
+    return [(f["name"], canonical(f["type"])) for f in _mapping(schema)["fields"]]
+
+
+def _mapping(schema: AvroSchema) -> Mapping[str, Any]:
     if not isinstance(schema, Mapping):
         raise IncompatibleSchema("?", "not a record")
-    return [(f["name"], canonical(f["type"])) for f in schema["fields"]]
+    return schema

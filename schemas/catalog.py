@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .errors import BadKeyColumns, UnknownTable, UnsupportedFormat
+from .errors import BadKeyColumns, BadSchema, UnknownTable, UnsupportedFormat
 from .kafka import Cluster, TopicFacts
 from .registry_records import COLUMN, ENCODING, bare, canonical
+from .rowcheck import check_rules
 from .sniff import sniff_topic
 from .table import KeyEncoding, Registry, SchemaVersion, Table, key_subject, value_subject
 
@@ -28,7 +29,10 @@ class Catalog:
         self._config = client_config
 
     def table(self, name: str) -> Table:
-        """The table as it is declared now. UnknownTable; UnsupportedFormat if it is a topic of another kind."""
+        """The table as it is declared now.
+
+        UnknownTable; UnsupportedFormat if it is a topic of another kind; BadSchema if its rules cannot be read.
+        """
         facts = self.cluster.describe([name]).get(name)
         if facts is None:
             raise UnknownTable(name)
@@ -38,7 +42,7 @@ class Catalog:
         return assemble(facts, values, self.registry.versions(key_subject(name)))
 
     def tables(self) -> list[Table]:
-        """Every table, by name. Topics whose schemas are not Avro are none."""
+        """Every table, by name. Topics whose schemas are not Avro, or whose rules cannot be read, are none."""
         suffix = value_subject("")
         declared = [s.removesuffix(suffix) for s in self.registry.subjects() if s.endswith(suffix)]
         found = []
@@ -46,7 +50,7 @@ class Catalog:
             try:
                 values = self.registry.versions(value_subject(name))
                 found.append(assemble(facts, values, self.registry.versions(key_subject(name))))
-            except (UnsupportedFormat, BadKeyColumns):
+            except (UnsupportedFormat, BadKeyColumns, BadSchema):
                 continue
         return found
 
@@ -62,7 +66,7 @@ class Catalog:
 
 def assemble(facts: TopicFacts, values: Sequence[SchemaVersion], keys: Sequence[SchemaVersion]) -> Table:
     columns, encoding, key = key_of(facts.name, keys)
-    return Table(
+    table = Table(
         name=facts.name,
         topic_id=facts.topic_id,
         partitions=facts.partitions,
@@ -73,6 +77,10 @@ def assemble(facts: TopicFacts, values: Sequence[SchemaVersion], keys: Sequence[
         compacted=facts.compacted,
         delete_retention_ms=int(facts.settings["delete.retention.ms"]),
     )
+    # A check that cannot be read here may be of a newer Merganser: its table is not written or read without it.
+    if table.checks:
+        check_rules(table.name, values[0].schema, table.checks)
+    return table
 
 
 def key_of(topic: str, keys: Sequence[SchemaVersion]) -> tuple[tuple[str, ...], KeyEncoding, SchemaVersion | None]:

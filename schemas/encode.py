@@ -22,6 +22,7 @@ from typing import Any
 from .avro import row_type
 from .defaults import encode_default, varint
 from .errors import InvalidRow
+from .rowcheck import RowChecker
 from .table import SchemaVersion, Table
 from .types import RANGES, UUID_TEXT, Field, Type
 
@@ -59,15 +60,19 @@ class RowEncoder:
         #: Key columns that only the key carries, as in topics that others made.
         self._apart = frozenset(table.key) - {f.name for f in type_.fields}
         self._key = _key_writer(table)
+        self._checker = RowChecker(table) if table.checks else None
 
     def value(self, row: Mapping[str, Any]) -> bytes:
-        """The Kafka value of *row*; InvalidRow names the column that does not fit."""
+        """The Kafka value of *row*; InvalidRow names the column that does not fit, or the check it breaks."""
         if self._apart and isinstance(row, Mapping):
             row = {name: value for name, value in row.items() if name not in self._apart}
         try:
-            return self._value(row)
+            value = self._value(row)
         except Refused as e:
             raise InvalidRow(self._table, e.path, e.value, e.why) from None
+        if self._checker is not None:
+            self._checker.check(row)
+        return value
 
     def key(self, row: Mapping[str, Any], *, exact: bool = False) -> bytes:
         """The Kafka key of *row*, which has at least the key columns (*exact*: and no other)."""

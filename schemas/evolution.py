@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .avro import key_fields, row_type
 from .errors import BadSchema, IncompatibleSchema
-from .layout import layout
+from .layout import Layout, layout
+from .rowcheck import bind
+from .rules import ATTRIBUTE, rules_of
 from .table import AvroSchema, SchemaVersion, Table, key_subject, value_subject
 from .types import Field, Type
 
@@ -48,7 +51,8 @@ def check_compatible(subject: str, old: AvroSchema, new: AvroSchema) -> None:
 
 
 def check_admissible(table: Table, new: AvroSchema) -> None:
-    """IncompatibleSchema if replicas of *table* would refuse the records of *new* as its next version."""
+    """IncompatibleSchema if replicas of *table* would refuse the records of *new* as its next version,
+    or could not hold its checks against them."""
     subject, key = value_subject(table.name), key_fields(table)
     carried = {f.name: f.type for f in row_type(table.name, new).fields}
     before = {f.name for f in row_type(table.name, table.latest.schema).fields}
@@ -57,10 +61,36 @@ def check_admissible(table: Table, new: AvroSchema) -> None:
         if f.name in before and (f.name not in carried or carried[f.name].nullable):
             raise IncompatibleSchema(subject, f"{f.name}: a key column stays, under its name, and is never null")
     number = table.latest.version + 1
-    versions = [*table.values, SchemaVersion(subject, number, 0, new)]
-    why = layout(table.name, versions, number, key).refused.get(number)
+    versions = (*table.values, SchemaVersion(subject, number, 0, new))
+    columns = layout(table.name, versions, number, key)
+    why = columns.refused.get(number)
     if why is not None:
         raise IncompatibleSchema(subject, why)
+    check_same_rules(table, new)
+    _check_judged(replace(table, values=versions), columns)
+
+
+def check_same_rules(table: Table, new: AvroSchema) -> None:
+    """IncompatibleSchema if *new* asks for other rules than the first version, which decides for good.
+    One that says nothing inherits them."""
+    said = rules_of(table.name, new)
+    if said is not None and said != table.rules:
+        why = f"the first version has {table.rules}, this one {said}: leave the attribute {ATTRIBUTE!r} out"
+        hint = "checks and conditions are fixed when a table is made; a table with others is a new one"
+        raise IncompatibleSchema(value_subject(table.name), why, hint)
+
+
+def _check_judged(table: Table, columns: Layout) -> None:
+    """IncompatibleSchema unless every check of *table* can judge the rows of its latest version."""
+    subject, hint = value_subject(table.name), "a column that a check names stays, with a type that it can compare"
+    try:
+        checks = bind(table, columns, table.latest.version)
+    except BadSchema as e:
+        raise IncompatibleSchema(subject, f"{e.where}: {e.why}", hint) from e
+    for check in checks:
+        for name, written in check.fields.items():
+            if written is None:
+                raise IncompatibleSchema(subject, f'{name}: dropped, but the check "{check.text}" names it', hint)
 
 
 def _table_of(subject: str) -> str:

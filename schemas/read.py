@@ -50,6 +50,11 @@ class RowReader:
         return row  # type: ignore[no-any-return]
 
 
+def read_value(type_: Type, raw: bytes) -> Any:
+    """The one value of *type_* that *raw* is, as `RowReader` reads it in a row."""
+    return _reader(type_)(raw, 0)[0]
+
+
 def schema_id(value: bytes | None) -> int:
     """The id in Confluent's five-byte prefix; Damaged if there is no such prefix."""
     if value is None:

@@ -7,6 +7,8 @@ The registry is where a table is declared, so that every client sees the same on
   columns. A primitive schema with ``merganser.encoding = "kafka"`` declares the plain form of Kafka's
   own String, Integer and Long serializers, and ``merganser.column`` names the one key column.
 - no ``-key`` subject: rows are appended.
+- the first version of ``<topic>-value`` may have the attribute ``merganser``: row checks, and which
+  conditional writes the table takes (`schemas.rules`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from .rules import Conditions, Rules, rules_of
 
 AvroSchema = Mapping[str, Any] | str
 KeyEncoding = Literal["avro", "string", "int", "long"]
@@ -93,3 +97,27 @@ class Table:
     def latest(self) -> SchemaVersion:
         """The newest version of the value schema: what a producer writes."""
         return self.values[-1]
+
+    @property
+    def rules(self) -> Rules:
+        """The table's checks and conditions as they were declared; BadSchema if they cannot be read."""
+        return rules_of(self.name, self.values[0].schema) or Rules()
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What each row must not break: SQL expressions, as they were written."""
+        return self.rules.checks
+
+    @property
+    def conditions(self) -> Conditions:
+        """Which conditional writes the table takes: over any partitions, within one, or none."""
+        return "none" if self.conditions_refused else self.rules.conditions
+
+    @property
+    def conditions_refused(self) -> str | None:
+        """Why the table takes no conditional write; None if it takes them (`conditions` says which)."""
+        if not self.key:
+            return "it has no key, so there is no row to ask about"
+        if self.compacted:
+            return "it is compacted: Kafka would keep a rejected write and drop the accepted one before it"
+        return "it was created with conditions=none" if self.rules.conditions == "none" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,8 +22,6 @@ def option(name: str, help_: str, **more: Any) -> Any:
 
 def complete_tables(incomplete: str) -> list[str]:
     """Table names of the log that runs; starts nothing, and says nothing if it cannot know."""
-    import os
-
     from ..broker import LocalBroker
     from ..log import connect
 
@@ -61,6 +60,15 @@ DEFAULT_TIMEOUT_S = 15.0
 
 def comma_separated(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def one_a_line(variable: str, given: list[str] | None) -> list[str] | None:
+    """The values of an option that may be repeated. Typer makes one of each word in its *variable*; we
+    mean one a line. (No value that is meant has one word only, or the two could not be told apart.)"""
+    text = os.environ.get(variable, "")
+    if given and given == text.split():
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    return given or None
 
 
 def open_log(servers: str | None, registry: str | None, timeout_s: float) -> Log:

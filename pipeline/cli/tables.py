@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...schemas.errors import BadSchema, UsageError
+from ...schemas.rules import Conditions
 from .options import (
     DEFAULT_TIMEOUT_S,
     AsJson,
@@ -19,6 +20,7 @@ from .options import (
     TableName,
     Timeout,
     comma_separated,
+    one_a_line,
     open_log,
     option,
 )
@@ -39,6 +41,17 @@ KeyForm = Annotated[
     KeyFormat, option("--key-format", "How keys travel: as Avro, or as Kafka's plain serializers write.")
 ]
 Compact = Annotated[bool, option("--compact", "Let Kafka drop overwritten rows of a keyed table.")]
+Checks = Annotated[
+    list[str] | None,
+    option(
+        "--check",
+        'What each row has to hold, as SQL: "qty > 0". May be given several times.',
+        metavar="EXPRESSION",
+    ),
+]
+ConditionsTaken = Annotated[
+    Conditions | None, option("--conditions", "Which conditional writes it takes (default any, of a keyed table).")
+]
 
 
 @app.command()
@@ -50,6 +63,8 @@ def create(
     existing: Existing = False,
     key_format: KeyForm = "avro",
     compact: Compact = False,
+    check: Checks = None,
+    conditions: ConditionsTaken = None,
     bootstrap_servers: Servers = None,
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
@@ -65,6 +80,8 @@ def create(
             partitions=partitions,
             key_encoding=key_format,
             compact=compact or None,
+            checks=one_a_line("MERGANSER_CHECK", check),
+            conditions=conditions,
             existing=existing,
         )
     _show(table, json)
@@ -98,7 +115,7 @@ def describe(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Columns of a table with their SQL types, its key and its partitions."""
+    """Columns of a table with their SQL types, its key, its partitions, and what it asks of rows and writes."""
     from ...schemas.avro import row_type
 
     with open_log(bootstrap_servers, registry, timeout) as log:
@@ -118,6 +135,9 @@ def describe(
         for f in fields
     ]
     emit_table(["column", "type", "", "default"], rows)
+    for check in found.checks:
+        emit(f"check: {check}")
+    emit(f"conditional writes: {found.conditions}")
 
 
 @app.command()
@@ -175,5 +195,7 @@ def _fields(table: Table) -> dict[str, Any]:
         "partitions": table.partitions,
         "schema_version": table.latest.version,
         "compacted": table.compacted,
+        "checks": list(table.checks),
+        "conditions": table.conditions,
         "topic_id": table.topic_id,
     }

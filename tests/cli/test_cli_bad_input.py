@@ -85,6 +85,30 @@ def test_a_table_that_exists_and_differs(cli: Cli, orders: str, schema: Path) ->
     cli("table", "create", orders, "--schema", schema, "--key", "order_id", "--partitions", 7).failed(2, "partition")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--check", "qty >"], 'check "qty >", character 6'),
+        (["--check", "qty > 0", "--check", "nope = 1"], "no column 'nope'"),
+        (["--check", "sku > 5"], "sku is VARCHAR"),
+        (["--check", ""], "not the end"),
+        (["--check", "qty > 0\nand qty < 9"], "character 8"),
+        (["--conditions", "some"], "some"),
+        (["--compact", "--conditions", "any"], "compacted"),
+    ],
+)
+def test_bad_checks_and_conditions(cli: Cli, schema: Path, words: list[str], why: str) -> None:
+    cli("table", "create", "never-made", "--schema", schema, "--key", "order_id", *words).failed(2, why)
+    cli("table", "describe", "never-made").failed(2, "unknown table")
+
+
+def test_a_row_that_breaks_a_check(cli: Cli, schema: Path) -> None:
+    name = f"orders-{uuid.uuid4().hex[:8]}"
+    assert cli("table", "create", name, "--schema", schema, "--check", "qty > 0").code == 0
+    done = cli("put", name, stdin='{"order_id": 1, "sku": "a", "qty": 1}\n{"order_id": 2, "sku": "a", "qty": 0}\n')
+    done.failed(1, "line 2", "'qty', value 0", 'check "qty > 0" does not hold', "nothing was written")
+
+
 def test_an_incompatible_schema_change_is_refused_and_the_table_stays(cli: Cli, orders: str, tmp_path: Path) -> None:
     path = tmp_path / "new.avsc"
     fields = [{"name": "order_id", "type": "long"}, {"name": "note", "type": "string"}]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import traceback
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,22 @@ def test_tables_are_made_listed_described_and_altered(cli: Cli, orders: str, sch
     schema.write_text(json.dumps(wider))
     assert cli("table", "alter", orders, "--schema", schema, "--json").json[0]["schema_version"] == 2
     assert re.search(r"note +VARCHAR +null", cli("table", "describe", orders).out)
+
+
+def test_checks_and_conditions_are_given_and_shown(cli: Cli, schema: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"orders-{uuid.uuid4().hex[:8]}"
+    create = ["table", "create", name, "--schema", schema, "--key", "order_id", "--json"]
+    asked = ["--check", "qty > 0", "--check", "sku in ('a', 'b c')", "--conditions", "partition"]
+    made = cli(*create, *asked).json[0]
+    assert (made["checks"], made["conditions"]) == (["qty > 0", "sku in ('a', 'b c')"], "partition")
+    shown = cli("table", "describe", name).out
+    assert "\ncheck: qty > 0\ncheck: sku in ('a', 'b c')\n" in shown and "conditional writes: partition" in shown
+    assert cli("table", "describe", name, "--json").json[0]["checks"] == made["checks"]
+    monkeypatch.setenv("MERGANSER_CHECK", "qty > 0\nsku in ('a', 'b c')\n")
+    assert cli(*create).json[0] == made
+    monkeypatch.setenv("MERGANSER_CHECK", "qty > 1")
+    cli(*create).failed(2, 'its checks are "qty > 0"', 'not "qty > 1"')
+    assert cli(*create, "--check", "qty > 0", "--check", "sku in ('a', 'b c')").json[0] == made
 
 
 def test_a_pipe_gets_each_row_on_one_line(cli: Cli, store: Path) -> None:

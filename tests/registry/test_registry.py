@@ -157,6 +157,16 @@ def test_a_registry_by_url_that_is_away_is_said_so_in_time() -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_attributes_of_a_schema_are_kept_and_tell_it_from_another(spec: Spec, subject: str) -> None:
+    plain = record(f"R{uuid.uuid4().hex[:8]}")
+    said = {**plain, "merganser": {"checks": ["a > 0", "a <> 5"], "conditions": "partition"}}
+    registry = open_spec(spec)
+    registry.register(f"other-{subject}", plain)
+    registry.register(subject, said)
+    assert [v.schema for v in open_spec(spec).versions(subject)] == [said]
+    assert [v.schema for v in open_spec(spec).versions(f"other-{subject}")] == [plain]
+
+
 # -- what a server makes of a schema ---------------------------------------------------------
 
 
