@@ -41,10 +41,12 @@ class Written(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked for: a transaction or operation by *id*, or the one write just below *position*."""
+    """What is asked for: a transaction or operation by *id*, or the one write just below *position*, which
+    had the operation ids *ops*."""
 
     id: str | None
     position: Position
+    ops: tuple[str, ...] = ()
 
     @property
     def where(self) -> tuple[TopicPartition, int] | None:
@@ -67,7 +69,7 @@ def question(asked: object) -> Question:
         return Question(id_, position or Position())
     if not position:
         raise UsageError(f"no outcome of {asked!r}: give a transaction, its id, or a write that was acknowledged")
-    return Question(None, position)
+    return Question(None, position, tuple(getattr(asked, "ops", ())))
 
 
 def settle(con: Connection, asked: Question, caught_up: bool) -> Outcome | None:
@@ -80,7 +82,7 @@ def settle(con: Connection, asked: Question, caught_up: bool) -> Outcome | None:
     if found is not None or not caught_up:
         return found
     if asked.where is not None:
-        return _by_place(con, *asked.where)
+        return _by_place(con, *asked.where, asked.ops)
     if any(_applied(con, tp) - next_ > REMEMBERED for tp, next_ in asked.position.items()):
         return Outcome("in-doubt", "it is longer ago than is remembered")
     return Outcome("rejected", "the log has no committed transaction of this id: it was rolled back")
@@ -91,8 +93,12 @@ def _by_id(con: Connection, id_: str) -> Outcome | None:
     return Outcome(*rows[0]) if rows else None
 
 
-def _by_place(con: Connection, tp: TopicPartition, offset: int) -> Outcome:
+def _by_place(con: Connection, tp: TopicPartition, offset: int, ops: tuple[str, ...]) -> Outcome:
     """Of a write by itself, which the store has processed."""
+    for op in ops:  # it may repeat one that was rejected
+        sql = "SELECT state, reason FROM _merganser.operations WHERE topic = ? AND partition = ? AND id = ?"
+        for state, reason in run(con, sql, [*tp, op]):
+            return Outcome(state, reason)
     place = [tp.topic, tp.partition, offset]
     where = 'WHERE topic = ? AND partition = ? AND "offset" = ?'
     for table in ("rejections", "quarantine"):
