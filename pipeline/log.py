@@ -47,7 +47,7 @@ def connect(
 class Log:
     """One cluster and its tables. Safe across threads, not across a fork.
 
-    Every call but `producer` blocks for a bounded time: in asyncio use ``asyncio.to_thread``.
+    Every call but `producer` without an id blocks for a bounded time: in asyncio use ``asyncio.to_thread``.
     """
 
     def __init__(self, connection: Connection, timeout_s: float = 15.0) -> None:
