@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
+from ..schemas.hanging import OpenTransaction
 from ..schemas.kafka import TopicFacts, TopicId
 from ..schemas.position import Position, TopicPartition
 from ..schemas.table import SchemaVersion, Table
@@ -136,6 +137,10 @@ class Log(Protocol):
 
         *timeout_s* bounds the call if it is shorter than the log's own bound.
         """
+        ...
+
+    def open_transactions(self, partitions: Collection[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
+        """Of each of *partitions* that cannot be read to its end, the transaction that it waits for."""
         ...
 
     def identify(self, topics: Collection[str]) -> dict[str, TopicId]:

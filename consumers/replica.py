@@ -36,6 +36,9 @@ from .store import Store
 
 _log = logging.getLogger(__name__)
 
+#: How long a read that is late already looks for the reason.
+_ASK_S = 2.0
+
 
 class Replica:
     """Tables of the log, kept exactly once in the DuckDB file *path*, applied in the background.
@@ -121,7 +124,7 @@ class Replica:
             target = target | self._recent_ends(self._needed(sql, deadline), max_staleness, deadline)
         name = "after" if level == "eventual" and token else level
         while True:
-            self._progress.wait(target, deadline.left_s, name, floor)
+            self._wait(target, deadline, name, floor)
             result = self._read(statement, params, deadline)
             # Between the wait and the read a rebalance, or a reopen, may have taken partitions back.
             if result.applied.reaches(target) and result.position.reaches(floor):
@@ -174,7 +177,7 @@ class Replica:
         try:
             # An id alone says nothing of where: what was acknowledged by now decides.
             target = asked.position or self._log.ends(list(self._progress.read), deadline.left_s)
-            self._progress.wait(target, deadline.left_s, "outcome")
+            self._wait(target, deadline, "outcome")
         except (NotFreshEnough, LogUnavailable) as error:
             return Outcome("in-doubt", str(error))
         with self._store.reading(max(1.0, deadline.left_s)) as cursor:
@@ -204,7 +207,7 @@ class Replica:
     def wait(self, target: Position | str, timeout: float = 30.0) -> None:
         """Until *target* is applied; the errors of :meth:`query`."""
         target = Position.parse(target) if isinstance(target, str) else target
-        self._progress.wait(target, timeout, "after")
+        self._wait(target, Deadline(timeout), "after")
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -224,6 +227,21 @@ class Replica:
         held = self._progress.read
         return [tp for tp in held if tp.topic in names] if names and names <= self._follow.names else list(held)
 
+    def _wait(self, target: Position, deadline: Deadline, level: str, floor: Position | None = None) -> None:
+        """Until *target* is applied, and *floor* read. When that takes too long, what it hangs on is told."""
+        try:
+            self._progress.wait(target, deadline.left_s, level, floor)
+        except NotFreshEnough as late:
+            try:
+                behind = self._progress.read.behind(target)
+                hanging = self._log.open_transactions(list(behind), _ASK_S) if behind else []
+            except LogUnavailable:
+                hanging = []
+            if not hanging:
+                raise
+            told = "; ".join(map(str, hanging))
+            raise NotFreshEnough(late.level, deadline.timeout_s, f"{late.behind}; {told}") from None
+
     def _sample(self, partitions: Collection[TopicPartition], deadline: Deadline) -> Position:
         """The log's ends, asked for now."""
         at_s = time.monotonic()
@@ -239,7 +257,7 @@ class Replica:
             ends = self._samples.proof(partitions, self._progress.applied, time.monotonic() - max_staleness)
             if ends is not None:
                 return ends
-            self._progress.wait(self._sample(partitions, deadline), deadline.left_s, "bounded")
+            self._wait(self._sample(partitions, deadline), deadline, "bounded")
             if deadline.passed:
                 raise NotFreshEnough("bounded", deadline.timeout_s, "by then each sample of the log's ends was too old")
 

@@ -12,6 +12,7 @@ from ..producers.options import ProducerOptions
 from ..producers.producer import Producer
 from ..schemas.catalog import Catalog
 from ..schemas.errors import UsageError
+from ..schemas.hanging import OpenTransaction, open_transactions
 from ..schemas.kafka import Cluster, Connection, OneProcess, Setting, TopicFacts, TopicId
 from ..schemas.position import Position, TopicPartition
 from ..schemas.registry import open_registry
@@ -138,6 +139,12 @@ class Log:
         *timeout_s* bounds the call if it is shorter than the log's own bound.
         """
         return self._cluster.ends(partitions, timeout_s)
+
+    def open_transactions(
+        self, partitions: Collection[TopicPartition], timeout_s: float = 5.0
+    ) -> list[OpenTransaction]:
+        """Of each of *partitions* that cannot be read to its end, the transaction that it waits for."""
+        return open_transactions(self._cluster, self._config, partitions, timeout_s)
 
     def identify(self, topics: Collection[str]) -> dict[str, TopicId]:
         """Id and partition count of each topic, quickly; one that does not exist is absent."""

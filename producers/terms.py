@@ -16,7 +16,9 @@ def marks_of(
     if_present: bool = False,
 ) -> Marks:
     """The marks of a write to *table*; UsageError if they are none, or the table cannot take them."""
-    return Marks(condition=_condition(table, if_version, if_absent, if_present), ops=ops_of(op))
+    marks = Marks(condition=_condition(table, if_version, if_absent, if_present), ops=ops_of(op))
+    check_ops(table, marks.ops)
+    return marks
 
 
 def ops_of(op: str | None) -> tuple[str, ...]:
@@ -25,6 +27,13 @@ def ops_of(op: str | None) -> tuple[str, ...]:
     if why := check_id(op):
         raise UsageError(f"op={op!r}: {why}")
     return (op,)
+
+
+def check_ops(table: Table, ops: tuple[str, ...]) -> None:
+    """UsageError if *table* cannot remember *ops*."""
+    if ops and table.compacted:
+        why = "Kafka would keep a repeated write and drop the first one before it"
+        raise UsageError(f"no operation ids on table {table.name!r}, it is compacted: {why}")
 
 
 def home_of(table: Table, key: bytes | None, ops: tuple[str, ...]) -> int | None:
@@ -49,9 +58,6 @@ def _condition(table: Table, if_version: int | None, if_absent: bool, if_present
         condition = Condition("absent" if if_absent else "present")
     else:
         return None
-    if not table.key:
-        raise UsageError(f"table {table.name!r} has no key, so no row that a condition could be about")
-    if table.compacted:
-        why = "the log cleaner keeps the last record of a key, which may be the rejected one, and drops the accepted"
-        raise UsageError(f"no conditions on table {table.name!r}, its topic is compacted: {why}")
+    if table.conditions_refused:
+        raise UsageError(f"no conditions on table {table.name!r}: {table.conditions_refused}")
     return condition

@@ -26,7 +26,7 @@ from ..schemas.errors import CommitInDoubt, InvalidRow, TransactionTooLarge, Usa
 from ..schemas.headers import Condition, Marks, encode
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.table import Table
-from .terms import home_of, marks_of, ops_of
+from .terms import check_ops, home_of, marks_of, ops_of
 from .write import Write
 
 
@@ -103,6 +103,7 @@ class Transaction:
         self._records: list[Record] = []
         self._bytes = 0
         self._spread: dict[str, int] = {}
+        self._narrow: str | None = None  # a table whose conditions are of one partition only
         self._state = "new"
 
     def put(
@@ -166,6 +167,9 @@ class Transaction:
         self._check_size(table.name, len(key or b"") + len(value or b""))
         # The transaction's own id travels on its first record, after that record's own.
         ops = marks.ops if self._records else tuple(dict.fromkeys(marks.ops + self._ops))
+        check_ops(table, ops)
+        if marks.condition is not None and table.conditions == "partition":
+            self._narrow = table.name
         home = home_of(table, key, ops)
         if home is None:
             home = self._spread.setdefault(table.name, random.randrange(table.partitions))
@@ -188,6 +192,10 @@ class Transaction:
         if not records:
             self.position = Position()
             return
+        homes = {record.home for record in records}
+        if self._narrow is not None and len(homes) > 1:
+            why = f"a transaction with a condition writes to one partition only, this one to {len(homes)}"
+            raise UsageError(f"table {self._narrow!r} was created with conditions=partition: {why}")
         try:
             self._owner.commit(self.id, records)
         except CommitInDoubt:

@@ -203,6 +203,10 @@ class Cluster:
         """
         return self._offsets(partitions, _LATEST, timeout_s)
 
+    def stable_ends(self, partitions: Iterable[TopicPartition], timeout_s: float | None = None) -> Position:
+        """Up to where each partition can be read: to its end, or to the first record of an open transaction."""
+        return self._offsets(partitions, _LATEST, timeout_s, IsolationLevel.READ_COMMITTED)
+
     def starts(self, partitions: Iterable[TopicPartition]) -> Position:
         """The first offset that each partition still holds."""
         return self._offsets(partitions, _EARLIEST)
@@ -274,7 +278,11 @@ class Cluster:
         return found
 
     def _offsets(
-        self, partitions: Iterable[TopicPartition], spec: OffsetSpec, timeout_s: float | None = None
+        self,
+        partitions: Iterable[TopicPartition],
+        spec: OffsetSpec,
+        timeout_s: float | None = None,
+        level: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
     ) -> Position:
         self._serve_logs()
         deadline = Deadline(self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s))
@@ -282,7 +290,7 @@ class Cluster:
         patience_s = max(0.1, min(_FIRST_TRY_S, deadline.left_s))
         while request:
             try:
-                return self._offsets_once(request, patience_s)
+                return self._offsets_once(request, patience_s, level)
             except LogUnavailable as error:
                 held_back = code(error.__cause__) == KafkaError._TIMED_OUT and patience_s == _FIRST_TRY_S
                 patience_s = max(0.1, deadline.left_s)
@@ -297,11 +305,9 @@ class Cluster:
             time.sleep(min(0.05, deadline.left_s))  # just made, or between two leaders
         return Position()
 
-    def _offsets_once(self, request: dict[KafkaPartition, Any], patience_s: float) -> Position:
+    def _offsets_once(self, request: dict[KafkaPartition, Any], patience_s: float, level: IsolationLevel) -> Position:
         deadline = Deadline(patience_s)
-        asked = self._admin.list_offsets(
-            request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=patience_s
-        )
+        asked = self._admin.list_offsets(request, isolation_level=level, request_timeout=patience_s)
         found = {tp: self._answer(future, deadline) for tp, future in asked.items()}
         offsets = {
             TopicPartition(tp.topic, tp.partition): answer.offset for tp, answer in found.items() if answer is not None

@@ -336,7 +336,8 @@ def test_conditions_are_refused_where_they_cannot_be_decided(log: Log, orders: T
     with log.producer() as producer, producer.transaction() as tx:
         for table, terms, why in (
             (events, {"if_absent": True}, "no key"),
-            (compacted, {"if_version": 3}, "cleaner"),
+            (compacted, {"if_version": 3}, "compacted"),
+            (compacted, {"op": "o-1"}, "compacted"),
             (orders, {"if_version": 3, "if_present": True}, "one of"),
             (orders, {"if_version": -1}, "_offset"),
             (orders, {"if_version": True}, "_offset"),
@@ -345,7 +346,7 @@ def test_conditions_are_refused_where_they_cannot_be_decided(log: Log, orders: T
             with pytest.raises(UsageError, match=why):
                 tx.put(table.name, ROW, **terms)
         tx.put(compacted.name, ROW)
-    with log.producer() as producer, pytest.raises(UsageError, match="cleaner"):
+    with log.producer() as producer, pytest.raises(UsageError, match="compacted"):
         producer.delete(compacted.name, {"order_id": 1}, if_present=True)
     assert len(read(log, compacted)) == 1 and read(log, orders) == []
 

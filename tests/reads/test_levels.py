@@ -81,7 +81,9 @@ def test_a_strong_read_waits_for_an_open_transaction_and_says_so(log: mg.Log, ta
     other.begin_transaction()
     other.produce(table, encoder.value({"id": 1, "qty": 1}), encoder.key({"id": 1}), partition=0)
     other.flush(30)
-    with pytest.raises(NotFreshEnough, match=f"{table}/0"):
+    with pytest.raises(
+        NotFreshEnough, match=rf"{table}/0 has had a transaction open since offset 0, written \d+ s ago"
+    ):
         replica.query(f"SELECT * FROM {table}", level="strong", timeout=0.5)
     other.commit_transaction(30)
     assert replica.query(f"SELECT id, qty FROM {table}", level="strong").rows() == [(1, 1)]

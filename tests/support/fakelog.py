@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from merganser.consumers.log import End, Ownership, Poll, Problem
 from merganser.schemas.errors import RegistryUnavailable, UnknownTable
+from merganser.schemas.hanging import OpenTransaction
 from merganser.schemas.headers import Headers, Marks, encode
 from merganser.schemas.kafka import TopicFacts, TopicId
 from merganser.schemas.position import Position, TopicPartition
@@ -120,6 +121,9 @@ class FakeLog:
 
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
         return Position({tp: len(self.partitions[tp]) for tp in partitions})
+
+    def open_transactions(self, partitions: Collection[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
+        return []
 
     def identify(self, topics: Collection[str]) -> dict[str, TopicId]:
         found = {name: self.tables[name] for name in topics if name in self.tables}
