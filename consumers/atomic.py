@@ -15,7 +15,8 @@ Invariants
   once, as if one had run after the other, in the order of their first records.
 - What is held back at a position is a function of the log up to it, whatever arrived first: being whole
   never ends, and what was not held back at a position is not held back at a later one. (The exception
-  has a name: a transaction that can no longer become whole, see :meth:`Atomicity.close`.)
+  has a name: a transaction that can no longer become whole, see :meth:`Atomicity.close`. What becomes of
+  such a one is decided in the log, by records that wait with it.)
 - Without transactions, and nothing held back, none of this is asked.
 """
 
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from ..schemas.headers import Manifest, Marks
+from ..schemas.headers import Manifest, Marks, Resolution
 from ..schemas.position import Position, TopicPartition
 
 
@@ -71,6 +72,16 @@ class Unit:
 
     tx: str | None
     entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """What was decided of it, should it lack records: the first decision counts."""
+        return next((entry.marks.resolution for entry in self.entries if entry.marks.resolution), None)
+
+    @property
+    def rows(self) -> list[Entry]:
+        """The records that are to become rows, or delete some."""
+        return [entry for entry in self.entries if entry.marks.resolution is None]
 
     @property
     def first(self) -> Place:
@@ -183,17 +194,21 @@ class Atomicity:
             open_ = self._open[tx]
             open_.unit.entries.append(entry)
             open_.manifest = open_.manifest or entry.marks.manifest
-            open_.arrived[entry.place.partition] += 1
+            open_.arrived[entry.place.partition] += entry.marks.resolution is None
             grown.add(tx)
         for tx in grown:
             self._open[tx].unit.entries.sort(key=lambda entry: entry.place)
 
     def _whole(self, open_: _Transaction, position: Mapping[TopicPartition, int]) -> bool:
-        """True if no record is missing that could still come. A torn transaction is never whole."""
+        """True if no record is missing that could still come. A torn one is whole once that is decided."""
         missing = self._missing(open_, position)
         return not missing or (
-            open_.ends is not None and all(_passed(tp, position, open_.ends) and self._excused(tp) for tp in missing)
+            open_.ends is not None
+            and all(_passed(tp, position, open_.ends) and self._forgiven(open_, tp) for tp in missing)
         )
+
+    def _forgiven(self, open_: _Transaction, partition: TopicPartition) -> bool:
+        return open_.unit.resolution is not None or self._excused(partition)
 
     def _missing(self, open_: _Transaction, position: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """How many records each partition that is held here still lacks."""
@@ -237,7 +252,11 @@ class Atomicity:
             if open_.ends is None:
                 continue
             missing = self._missing(open_, position)
-            lost = {tp: n for tp, n in missing.items() if _passed(tp, position, open_.ends) and not self._excused(tp)}
+            lost = {
+                tp: n
+                for tp, n in missing.items()
+                if _passed(tp, position, open_.ends) and not self._forgiven(open_, tp)
+            }
             if lost:
                 tables = {tp.topic for tp in open_.manifest or open_.arrived if tp in position}
                 found.append(Torn(tx, lost, frozenset(tables)))
@@ -245,7 +264,7 @@ class Atomicity:
 
 
 def _passed(tp: TopicPartition, position: Mapping[TopicPartition, int], ends: Position) -> bool:
-    return position.get(tp, 0) >= ends.get(tp, 0)
+    return tp in ends and position.get(tp, 0) >= ends[tp]
 
 
 # -- order -------------------------------------------------------------------------------------

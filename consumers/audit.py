@@ -20,6 +20,7 @@ from typing import NamedTuple
 import duckdb
 
 from ..schemas.errors import LogUnavailable, TableStopped
+from ..schemas.headers import RESOLVE
 from ..schemas.kafka import Deadline
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import quote
@@ -275,7 +276,9 @@ def _count(poll: Poll, end: Position, counts: dict[TopicPartition, int]) -> set[
     done = {tp for tp, offset in poll.ends if offset >= end.get(tp, 0)}
     for topic, chunk in poll.chunks.items():
         ends = {p: end[TopicPartition(topic, p)] for p in set(chunk.partitions)}
-        below = Counter(p for p, offset in zip(chunk.partitions, chunk.offsets, strict=True) if offset < ends[p])
+        decisions = {i for i, headers in chunk.headers.items() if any(name == RESOLVE for name, _ in headers)}
+        places = enumerate(zip(chunk.partitions, chunk.offsets, strict=True))
+        below = Counter(p for i, (p, offset) in places if offset < ends[p] and i not in decisions)
         for partition, count in below.items():
             counts[TopicPartition(topic, partition)] += count
         last = {p: chunk.offsets[span.last] for p, span in chunk.spans.items()}

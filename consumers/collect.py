@@ -237,7 +237,7 @@ class Collector:
             self._stages.append(_Stage())
         self._units += released
         for unit in released:
-            for entry in unit.entries:
+            for entry in unit.rows:
                 self._open[entry.place.partition.topic].released.append(entry)
 
     def _entries(self, topic: str, chunk: Chunk) -> list[Entry]:
@@ -250,6 +250,8 @@ class Collector:
             except BadHeader as why:
                 self._poison.append(_poison(topic, chunk, i, str(why)))
                 continue
+            if marks.resolution is not None:
+                self._moves[tp].read -= 1  # a control record of ours: a gap, as Kafka's are
             entries.append(Entry(Place(tp, offset), chunk.times_ms[i], chunk.keys[i], chunk.values[i], marks))
         return entries
 

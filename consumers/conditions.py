@@ -60,6 +60,8 @@ class Verdict:
     def operations(self) -> list[Operation]:
         """What is to be remembered."""
         unit = self.unit
+        if not unit.rows:  # a decision on a transaction that needed none
+            return []
         found = [Operation("tx", unit.tx, unit.first, self.state, self.reason)] if unit.tx is not None else []
         if not self.repeats:
             found += [
@@ -72,7 +74,7 @@ class Verdict:
 
 def guarded(unit: Unit) -> bool:
     """True if the unit may come to anything but being applied, whatever its values are."""
-    return any(entry.marks.condition or entry.marks.ops for entry in unit.entries)
+    return any(e.marks.condition or e.marks.ops or e.marks.resolution for e in unit.entries)
 
 
 def asked_for(units: Iterable[Unit]) -> list[Entry]:
@@ -97,7 +99,9 @@ def decide(
     operations = {(op.place.partition, op.id): op for op in known}
     verdicts = []
     for unit in units:
-        verdict = _repeated(unit, operations) or _spoiled(unit, spoiled) or _run(unit, rows, keyless)
+        verdict = (
+            _repeated(unit, operations) or _discarded(unit) or _spoiled(unit, spoiled) or _run(unit, rows, keyless)
+        )
         verdicts.append(verdict)
         operations |= {(op.place.partition, op.id): op for op in verdict.operations if op.kind == "op"}
     return verdicts
@@ -114,6 +118,12 @@ def _repeated(unit: Unit, operations: Mapping[tuple[TopicPartition, str], Operat
     return None
 
 
+def _discarded(unit: Unit) -> Verdict | None:
+    if unit.resolution != "discard":
+        return None
+    return Verdict(unit, "rejected", "it lacked records for good, and was resolved: discard", unit.first)
+
+
 def _spoiled(unit: Unit, spoiled: Mapping[Place, str]) -> Verdict | None:
     if unit.tx is None and unit.entries[0].place in spoiled:
         return Verdict(unit, "rejected", spoiled[unit.first], unit.first)
@@ -127,7 +137,7 @@ def _spoiled(unit: Unit, spoiled: Mapping[Place, str]) -> Verdict | None:
 def _run(unit: Unit, rows: dict[Key, int], keyless: Collection[str]) -> Verdict:
     """Apply *unit* to *rows*, or leave them as they are."""
     changed: dict[Key, int | None] = {}
-    for entry in unit.entries:
+    for entry in unit.rows:
         if entry.key is None or entry.place.partition.topic in keyless:
             if entry.marks.condition is not None:
                 return Verdict(unit, "rejected", "a condition on a row without a key", entry.place)

@@ -33,7 +33,7 @@ CREATE TABLE _merganser.quarantine (
     key BLOB, value BLOB, reason VARCHAR);
 CREATE TABLE _merganser.pending (
     topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp_ms BIGINT, key BLOB, value BLOB,
-    tx VARCHAR, manifest VARCHAR, condition VARCHAR, ops VARCHAR[]);
+    tx VARCHAR, manifest VARCHAR, condition VARCHAR, ops VARCHAR[], resolution VARCHAR);
 CREATE TABLE _merganser.rejections (
     topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp TIMESTAMP WITH TIME ZONE,
     tx VARCHAR, ops VARCHAR[], reason VARCHAR);

@@ -35,6 +35,7 @@ _PENDING = pa.schema(
         ("manifest", pa.string()),
         ("condition", pa.string()),
         _OPS,
+        ("resolution", pa.string()),
     ]
 )
 _REJECTIONS = pa.schema([*_PLACE, ("timestamp", _INSTANT), ("tx", pa.string()), _OPS, ("reason", pa.string())])
@@ -78,6 +79,7 @@ def hold(con: Connection, entries: Collection[Entry]) -> None:
             str(Position(e.marks.manifest)) if e.marks.manifest else None,
             str(e.marks.condition) if e.marks.condition else None,
             e.marks.ops,
+            e.marks.resolution,
         )
         for e in entries
     ]
@@ -101,9 +103,9 @@ def held(con: Connection, partitions: Collection[TopicPartition]) -> list[Entry]
             time_ms,
             key,
             value,
-            Marks(tx, text and manifest(text), if_ and condition(if_), tuple(ops)),
+            Marks(tx, text and manifest(text), if_ and condition(if_), tuple(ops), resolution),
         )
-        for topic, partition, offset, time_ms, key, value, tx, text, if_, ops in rows
+        for topic, partition, offset, time_ms, key, value, tx, text, if_, ops, resolution in rows
         if TopicPartition(topic, partition) in partitions
     ]
 
@@ -114,7 +116,7 @@ def reject(con: Connection, verdicts: Iterable[Verdict], spoiled: Collection[Pla
         (*e.place.partition, e.place.offset, _instant(e.time_ms), e.marks.tx, e.marks.ops, verdict.reason)
         for verdict in verdicts
         if verdict.state == "rejected" and not verdict.repeats
-        for e in verdict.unit.entries
+        for e in verdict.unit.rows
         if e.place not in spoiled
     ]
     insert(con, "_merganser.rejections", _REJECTIONS, rows)

@@ -178,7 +178,7 @@ class Replica:
             # An id alone says nothing of where: what was acknowledged by now decides.
             target = asked.position or self._log.ends(list(self._progress.read), deadline.left_s)
             self._wait(target, deadline, "outcome")
-        except (NotFreshEnough, LogUnavailable) as error:
+        except (NotFreshEnough, LogUnavailable, TableStopped) as error:
             return Outcome("in-doubt", str(error))
         with self._store.reading(max(1.0, deadline.left_s)) as cursor:
             return settle(cursor, asked, caught_up=True) or Outcome("in-doubt")

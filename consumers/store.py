@@ -280,7 +280,7 @@ class Store:
         for verdict in verdicts:
             batch.operations += verdict.operations
             if not verdict.applies:
-                for entry in verdict.unit.entries:
+                for entry in verdict.unit.rows:
                     without[entry.place.partition.topic].append(stage.numbers[entry.place])
                     if entry.place not in stage.spoiled:
                         batch.moves[entry.place.partition].take_off(entry.value is None, verdict.repeats)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from ..producers.options import ProducerOptions
 from ..producers.producer import Producer
+from ..producers.resolve import resolve
 from ..schemas.catalog import Catalog
 from ..schemas.errors import UsageError
 from ..schemas.hanging import OpenTransaction, open_transactions
+from ..schemas.headers import Resolution
 from ..schemas.kafka import Cluster, Connection, OneProcess, Setting, TopicFacts, TopicId
 from ..schemas.position import Position, TopicPartition
 from ..schemas.registry import open_registry
@@ -55,6 +57,7 @@ class Log:
         self._connection = connection
         self._config = connection.client_config()
         self._process = OneProcess("this log")
+        self._timeout_s = timeout_s
         self._cluster = Cluster(self._config, timeout_s)
         self._cluster_id = self._cluster.cluster_id()
         self._registry = open_registry(connection.registry, self._config, timeout_s)
@@ -170,6 +173,11 @@ class Log:
         """
         self._process.check()
         return Producer(self._catalog, self._config, options, id)
+
+    def resolve(self, tx: str, tables: Sequence[str], resolution: Resolution) -> None:
+        """Decide on a transaction that lacks records for good (TornTransaction): ``apply`` what there is of
+        it, or ``discard`` it. *tables* are all that it wrote to. Every replica comes to the same."""
+        resolve(self._config, [self.table(name) for name in tables], tx, resolution, self._timeout_s)
 
     def close(self) -> None:
         """End the log's own clients. Producers made from it must be closed before."""

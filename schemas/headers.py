@@ -5,6 +5,7 @@
 | ``merganser-tx`` | each record of a transaction | ``ID``; on its first record in each partition ``ID MANIFEST`` |
 | ``merganser-if`` | a conditional write | ``absent``, ``present`` or ``version:OFFSET`` |
 | ``merganser-op`` | a write that may be repeated | the operation id; a record may have several |
+| ``merganser-resolve`` | a decision on the torn transaction ``merganser-tx``, no row | ``apply`` or ``discard`` |
 
 A manifest is the number of records that the transaction has in each partition it writes to, of every
 topic, in a Position's text form: ``orders/0:3,stock/1:1``. All text is UTF-8, and so to be read with
@@ -26,6 +27,11 @@ from .position import Position, TopicPartition
 TX = "merganser-tx"
 IF = "merganser-if"
 OP = "merganser-op"
+RESOLVE = "merganser-resolve"
+
+_OURS = (TX, IF, OP, RESOLVE)
+
+Resolution = Literal["apply", "discard"]
 
 #: As Kafka clients have them. Names may come again, values may be missing.
 Headers = Sequence[tuple[str, bytes | str | None]]
@@ -60,6 +66,7 @@ class Marks:
     manifest: Manifest | None = None
     condition: Condition | None = None
     ops: tuple[str, ...] = ()
+    resolution: Resolution | None = None
 
 
 def encode(marks: Marks) -> list[tuple[str, bytes]]:
@@ -71,22 +78,30 @@ def encode(marks: Marks) -> list[tuple[str, bytes]]:
     if marks.condition is not None:
         headers.append((IF, str(marks.condition).encode()))
     headers += [(OP, op.encode()) for op in marks.ops]
+    if marks.resolution is not None:
+        headers.append((RESOLVE, marks.resolution.encode()))
     return headers
 
 
 def decode(headers: Headers) -> Marks | None:
     """What *headers* say; None if none of them is ours."""
-    ours = [(name, value) for name, value in headers if name in (TX, IF, OP)]
+    ours = [(name, value) for name, value in headers if name in _OURS]
     if not ours:
         return None
-    texts: dict[str, list[str]] = {TX: [], IF: [], OP: []}
+    texts: dict[str, list[str]] = {name: [] for name in _OURS}
     for name, value in ours:
         texts[name].append(_text(name, value))
-    for name in (TX, IF):
+    for name in (TX, IF, RESOLVE):
         if len(texts[name]) > 1:
             raise BadHeader(f"header {name} comes {len(texts[name])} times")
     tx, counts = _transaction(texts[TX][0]) if texts[TX] else (None, None)
-    return Marks(tx, counts, condition(texts[IF][0]) if texts[IF] else None, tuple(dict.fromkeys(texts[OP])))
+    return Marks(
+        tx,
+        counts,
+        condition(texts[IF][0]) if texts[IF] else None,
+        tuple(dict.fromkeys(texts[OP])),
+        _resolution(texts[RESOLVE][0], tx) if texts[RESOLVE] else None,
+    )
 
 
 def check_id(text: object) -> str | None:
@@ -144,4 +159,10 @@ def condition(text: str) -> Condition:
 
 def is_ours(headers: Iterable[tuple[str, object]]) -> bool:
     """True if any of *headers* is one that :func:`decode` reads."""
-    return any(name in (TX, IF, OP) for name, _ in headers)
+    return any(name in _OURS for name, _ in headers)
+
+
+def _resolution(text: str, tx: str | None) -> Resolution:
+    if tx is None or text not in ("apply", "discard"):
+        raise BadHeader(f"header {RESOLVE} is {text[:80]!r}, of transaction {tx!r}")
+    return text  # type: ignore[return-value]  # narrowed above

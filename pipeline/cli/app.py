@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ...schemas.errors import MerganserError, UsageError
-from . import audit, broker, demo, query, replica, rows, status, tables
+from . import audit, broker, demo, query, replica, rows, status, tables, tx
 from .options import option
 from .output import emit, say
 
@@ -34,6 +34,7 @@ app.add_typer(replica.app, name="replica")
 query.register(app)
 status.register(app)
 audit.register(app)
+tx.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -13,9 +13,11 @@ from confluent_kafka import Producer as KafkaProducer
 import merganser as mg
 from merganser.consumers.apply import BatchLimits
 from merganser.consumers.atomic import Atomicity
+from merganser.consumers.audit import audit_log, audit_store
+from merganser.consumers.storefile import StoreFile
 from merganser.schemas.encode import RowEncoder
 from merganser.schemas.errors import NotFreshEnough, TornTransaction, UsageError
-from merganser.schemas.headers import Marks, encode
+from merganser.schemas.headers import Marks, Resolution, encode
 from merganser.schemas.position import TopicPartition
 from support.naive import both_ways, caught
 from support.waiting import wait_for
@@ -172,6 +174,31 @@ def test_a_torn_transaction_is_never_shown_and_stops_its_tables(
         assert replica.query(f"SELECT balance FROM {right}").rows() == [(7,)]
         with pytest.raises(TornTransaction, match="torn-1"):
             replica.query(f"SELECT * FROM {left}", level="strong")
+
+
+@pytest.mark.parametrize("resolution", ["apply", "discard"])
+def test_a_torn_transaction_is_resolved_in_the_log_for_every_replica_alike(
+    resolution: Resolution, log: mg.Log, tables: tuple[str, str], tmp_path: Path
+) -> None:
+    left, right = tables
+    manifest = {TopicPartition(left, 0): 2, TopicPartition(right, 0): 1}
+    raw(log, [(left, 0, {"id": 1, "balance": 1})], [Marks(resolution, manifest)])
+    with log.producer() as producer:
+        producer.put(left, {"id": 2, "balance": 2})
+    with mg.Replica(tmp_path / "one.duckdb", log, group=left, tables=tables) as replica:
+        wait_for("the tables to stop", lambda: set(replica.stopped) == set(tables))
+        assert replica.outcome(resolution, timeout=0.1).state == "in-doubt"
+    log.resolve(resolution, tables, resolution)
+    expected = [(1, 1), (2, 2)] if resolution == "apply" else [(2, 2)]
+    for name in ("one", "two"):  # the one that stopped, and one that reads it all at once
+        with mg.Replica(tmp_path / f"{name}.duckdb", log, group=left, tables=tables) as replica:
+            rows = replica.query(f"SELECT id, balance FROM {left} ORDER BY id", level="strong").rows()
+            assert rows == expected
+            outcome = replica.outcome(resolution)
+            assert outcome.state == ("applied" if resolution == "apply" else "rejected")
+        with StoreFile(tmp_path / f"{name}.duckdb") as at_rest, at_rest.reading() as cursor:
+            accounts = audit_log(audit_store(cursor), log, left)
+            assert not [line for account in accounts for line in account.wrong]
 
 
 def test_a_transaction_below_the_start_of_a_store_does_not_block_its_keys(
