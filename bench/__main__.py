@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="of each freshness measurement; 0 leaves them out")
     parser.add_argument("--rates", type=int, nargs="*", default=[50, 1_000, 10_000], help="rows/s for freshness")
+    parser.add_argument("--transactions", type=int, nargs="*", default=[1, 10, 1_000], help="rows a transaction")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     given = parser.parse_args()
     with mg.connect() as log:
@@ -103,6 +104,15 @@ def main() -> None:
             console.print(
                 f"{per_s:,} rows/s: put to visible p50 {fresh['p50_ms']:.1f} ms, p99 {fresh['p99_ms']:.1f} ms"
                 f" ({fresh['rows']:,} rows)"
+            )
+        found["transactions"] = []
+        for size in given.transactions if given.seconds else []:
+            result = child("transactions", log.bootstrap_servers, size, given.seconds)
+            found["transactions"].append(result)
+            console.print(
+                f"{size:,} rows a transaction: {result['transactions_s']:,.0f} transactions/s,"
+                f" {result['rows_s']:,.0f} rows/s, commit to visible p50 {result['p50_ms']:.1f} ms,"
+                f" p99 {result['p99_ms']:.1f} ms; read back at {result['catch_up_rows_s']:,.0f} rows/s"
             )
     found |= {"rows": given.rows, "machine": platform.machine(), "python": platform.python_version(), "at": time.time()}
     if given.json:

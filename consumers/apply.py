@@ -315,10 +315,11 @@ class Applier:
         if waiting:
             ends = self._patiently(lambda: self._log.ends(self._collector.owned))
             self._collector.close(waiting, ends)
-        self.flush()  # what was read and not decided on may be what they wait for
-        torn = self._collector.torn()
-        if torn:
-            self._stop_tables(torn)
+        if self._collector.torn():
+            self.flush()  # what was read and not decided on may be what they wait for
+            torn = self._collector.torn()
+            if torn:
+                self._stop_tables(torn)
 
     def _declare_stopped(self, why: TableStopped) -> None:
         _log.error("%s (%s)", why, why.hint)

@@ -22,10 +22,9 @@ Invariants
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
 
 from ..schemas.headers import Manifest, Marks, Resolution
@@ -39,6 +38,10 @@ class Place(NamedTuple):
     offset: int
 
 
+#: A key is bytes, an operation id is text.
+Identity = tuple[TopicPartition, bytes | str]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One record, whole, as it waits for its turn."""
@@ -50,11 +53,11 @@ class Entry:
     marks: Marks
 
     @property
-    def identities(self) -> list[tuple[TopicPartition, str, bytes]]:
-        """What puts this record in order with others."""
+    def identities(self) -> list[Identity]:
+        """What puts this record in order with others: its key, and its operation ids."""
         partition = self.place.partition
-        keys = [(partition, "key", key_identity(self.key))] if self.key is not None else []
-        return keys + [(partition, "op", op.encode()) for op in self.marks.ops]
+        keys: list[Identity] = [] if self.key is None else [(partition, key_identity(self.key))]
+        return [*keys, *((partition, op) for op in self.marks.ops)] if self.marks.ops else keys
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +71,7 @@ def key_identity(key: bytes) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """What is applied together or not at all; *entries* by place."""
+    """What is applied together or not at all; once released, *entries* are by place."""
 
     tx: str | None
     entries: list[Entry] = field(default_factory=list)
@@ -76,7 +79,8 @@ class Unit:
     @property
     def resolution(self) -> Resolution | None:
         """What was decided of it, should it lack records: the first decision counts."""
-        return next((entry.marks.resolution for entry in self.entries if entry.marks.resolution), None)
+        decisions = [entry for entry in self.entries if entry.marks.resolution]
+        return min(decisions, key=lambda entry: entry.place).marks.resolution if decisions else None
 
     @property
     def rows(self) -> list[Entry]:
@@ -115,8 +119,15 @@ class Atomicity:
 
     def __init__(self, excused: Callable[[TopicPartition], bool] = lambda partition: False) -> None:
         self._excused = excused
-        self._held: list[Unit] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._held: dict[Unit, None] = {}  # in the order of arrival
         self._open: dict[str, _Transaction] = {}
+        self._lacking: dict[str, _Transaction] = {}  # those of them that are not whole
+        self._grown: set[str] = set()
+        self._order = Order()
+        self._queues: dict[TopicPartition, deque[tuple[int, Unit]]] = defaultdict(deque)
         self._held_topics: Counter[str] = Counter()
         self.nbytes = 0
 
@@ -139,25 +150,27 @@ class Atomicity:
     def oldest(self) -> dict[TopicPartition, int]:
         """The offset of the first record that is held back, in each partition that has one."""
         oldest: dict[TopicPartition, int] = {}
-        for partition, offset in (entry.place for entry in self.held):
-            oldest[partition] = min(offset, oldest.get(partition, offset))
+        for partition, queue in self._queues.items():
+            while queue and queue[0][1] not in self._held:
+                queue.popleft()
+            if queue:
+                oldest[partition] = queue[0][0]
         return oldest
 
     def hold(self, entries: Iterable[Entry]) -> None:
-        """Hold *entries* back, as a store did."""
-        self._arrive(entries)
-        self._count_topics()
+        """Hold *entries*, which are in the order of their places, back, as a store did."""
+        for entry in entries:
+            self._arrive(entry)
 
     def disown(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget what is held back of *partitions*: they are no longer held here."""
         gone = set(partitions)
         kept = [entry for entry in self.held if entry.place.partition not in gone]
-        manifests = {tx: (open_.manifest, open_.ends) for tx, open_ in self._open.items()}
-        self._held, self._open, self.nbytes = [], {}, 0
-        self._arrive(kept)
+        known = {tx: (open_.manifest, open_.ends) for tx, open_ in self._open.items()}
+        self._clear()
+        self.hold(sorted(kept, key=lambda entry: entry.place))
         for tx, open_ in self._open.items():
-            open_.manifest, open_.ends = manifests[tx]
-        self._count_topics()
+            open_.manifest, open_.ends = known[tx]
 
     # -- what is released --------------------------------------------------------------------
 
@@ -167,37 +180,47 @@ class Atomicity:
         *position* is how far each held partition was read, *entries* included; within a partition,
         entries come in the order of their offsets, and later than any offered before.
         """
-        self._arrive(entries)
-        follows = _follows(self._held)
-        waiting = self._reach(follows, [t.unit for t in self._open.values() if not self._whole(t, position)])
+        self.hold(entries)
+        for tx in self._grown | {tx for tx, open_ in self._lacking.items() if open_.ends is not None}:
+            if self._whole(self._open[tx], position):
+                self._lacking.pop(tx, None)
+        self._grown = set()
+        waiting = self._order.reach(open_.unit for open_ in self._lacking.values())
         released = [unit for unit in self._held if unit not in waiting]
-        self._held = [unit for unit in self._held if unit in waiting]
         for unit in released:
-            self.nbytes -= sum(entry.nbytes for entry in unit.entries)
-            if unit.tx is not None:
-                del self._open[unit.tx]
-        self._count_topics()
-        return in_order(released, follows)
+            unit.entries.sort(key=lambda entry: entry.place)
+        ordered = in_order(released, self._order.follows)
+        for unit in released:
+            self._let_go(unit)
+        return ordered
 
-    def _arrive(self, entries: Iterable[Entry]) -> None:
-        grown = set()
-        for entry in entries:
-            self.nbytes += entry.nbytes
-            tx = entry.marks.tx
-            if tx is None:
-                self._held.append(Unit(None, [entry]))
-                continue
-            if tx not in self._open:
-                unit = Unit(tx)
-                self._held.append(unit)
-                self._open[tx] = _Transaction(unit)
-            open_ = self._open[tx]
-            open_.unit.entries.append(entry)
+    def _arrive(self, entry: Entry) -> None:
+        tx = entry.marks.tx
+        if tx is None:
+            unit = Unit(None)
+        else:
+            open_ = self._open.get(tx)
+            if open_ is None:
+                open_ = self._open[tx] = self._lacking[tx] = _Transaction(Unit(tx))
             open_.manifest = open_.manifest or entry.marks.manifest
             open_.arrived[entry.place.partition] += entry.marks.resolution is None
-            grown.add(tx)
-        for tx in grown:
-            self._open[tx].unit.entries.sort(key=lambda entry: entry.place)
+            self._grown.add(tx)
+            unit = open_.unit
+        unit.entries.append(entry)
+        self._held[unit] = None
+        self._order.add(unit, entry)
+        self._queues[entry.place.partition].append((entry.place.offset, unit))
+        self._held_topics[entry.place.partition.topic] += 1
+        self.nbytes += entry.nbytes
+
+    def _let_go(self, unit: Unit) -> None:
+        del self._held[unit]
+        if unit.tx is not None:
+            del self._open[unit.tx]
+        self._order.remove(unit)
+        for entry in unit.entries:
+            self._held_topics[entry.place.partition.topic] -= 1
+            self.nbytes -= entry.nbytes
 
     def _whole(self, open_: _Transaction, position: Mapping[TopicPartition, int]) -> bool:
         """True if no record is missing that could still come. A torn one is whole once that is decided."""
@@ -218,25 +241,11 @@ class Atomicity:
         held = {tp: count for tp, count in open_.manifest.items() if tp in position}
         return {tp: count - open_.arrived[tp] for tp, count in held.items() if open_.arrived[tp] < count}
 
-    @staticmethod
-    def _reach(follows: Mapping[Unit, set[Unit]], start: Iterable[Unit]) -> set[Unit]:
-        """*start*, all units that follow one of them, and so on."""
-        reached = set(start)
-        front = list(reached)
-        while front:
-            new = follows.get(front.pop(), set()) - reached
-            reached |= new
-            front += new
-        return reached
-
-    def _count_topics(self) -> None:
-        self._held_topics = Counter(entry.place.partition.topic for entry in self.held)
-
     # -- transactions that cannot become whole -----------------------------------------------
 
     def unclosed(self) -> list[str]:
         """The transactions that lack records, and of which it is not known where the log ended then."""
-        return [tx for tx, open_ in self._open.items() if open_.ends is None]
+        return [tx for tx, open_ in self._lacking.items() if open_.ends is None]
 
     def close(self, transactions: Iterable[str], ends: Position) -> None:
         """*ends* are the log's ends, uncommitted records included, sampled after the first record of
@@ -248,7 +257,7 @@ class Atomicity:
     def torn(self, position: Mapping[TopicPartition, int]) -> list[Torn]:
         """The transactions that lack records for good."""
         found = []
-        for tx, open_ in self._open.items():
+        for tx, open_ in self._lacking.items():
             if open_.ends is None:
                 continue
             missing = self._missing(open_, position)
@@ -270,21 +279,37 @@ def _passed(tp: TopicPartition, position: Mapping[TopicPartition, int], ends: Po
 # -- order -------------------------------------------------------------------------------------
 
 
-def _follows(units: Iterable[Unit]) -> dict[Unit, set[Unit]]:
-    """For each unit, those that come next after it on one of its keys."""
-    chains: dict[object, list[tuple[int, Unit]]] = defaultdict(list)
-    for unit in units:
+class Order:
+    """Which unit comes next after which, on each key. Per key, records are added in log order, and a
+    unit is removed after those that it follows."""
+
+    def __init__(self) -> None:
+        self.follows: dict[Unit, set[Unit]] = {}
+        self._last: dict[Identity, Unit] = {}
+
+    def add(self, unit: Unit, entry: Entry) -> None:
+        for identity in entry.identities:
+            before = self._last.get(identity)
+            if before is not None and before is not unit:
+                self.follows.setdefault(before, set()).add(unit)
+            self._last[identity] = unit
+
+    def remove(self, unit: Unit) -> None:
+        self.follows.pop(unit, None)
         for entry in unit.entries:
             for identity in entry.identities:
-                chains[identity].append((entry.place.offset, unit))
-    follows: dict[Unit, set[Unit]] = defaultdict(set)
-    for chain in chains.values():
-        if len(chain) > 1:
-            chain.sort(key=lambda link: link[0])
-            for (_, before), (_, after) in pairwise(chain):
-                if before is not after:
-                    follows[before].add(after)
-    return follows
+                if self._last.get(identity) is unit:
+                    del self._last[identity]
+
+    def reach(self, start: Iterable[Unit]) -> set[Unit]:
+        """*start*, all units that follow one of them, and so on."""
+        reached = set(start)
+        front = list(reached)
+        while front:
+            new = self.follows.get(front.pop(), set()) - reached
+            reached |= new
+            front += new
+        return reached
 
 
 def in_order(units: Sequence[Unit], follows: Mapping[Unit, set[Unit]]) -> list[Unit]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -75,6 +76,8 @@ class Collector:
         self._poison: list[Poison] = []
         self._stages = [_Stage()]
         self._units: list[Unit] = []  # released, and not in a stage yet
+        self._offered: list[Entry] = []
+        self._freed: set[Place] = set()
         self._settled: list[Unit] = []
         self._reconsider = False
         self.records = 0
@@ -236,6 +239,8 @@ class Collector:
         if released and any(map(guarded, released)):
             self._stages.append(_Stage())
         self._units += released
+        self._offered += entries
+        self._freed.update(entry.place for unit in released for entry in unit.entries)
         for unit in released:
             for entry in unit.rows:
                 self._open[entry.place.partition.topic].released.append(entry)
@@ -350,11 +355,11 @@ class Collector:
 
     def _hold_back(self, batch: Batch) -> None:
         """Note in *batch* what is held back after it, and what no longer is."""
-        held = {} if self._atomicity.idle else {entry.place: entry for entry in self._atomicity.held}
-        batch.held = [entry for place, entry in held.items() if place not in self._stored]
-        batch.released = [place for place in self._stored if place not in held]
+        batch.held = [entry for entry in self._offered if entry.place not in self._freed]
+        batch.released = list(self._freed & self._stored)
         batch.nbytes += sum(entry.nbytes for entry in batch.held)
-        self._stored = set(held)
+        self._stored -= self._freed
+        self._stored.update(entry.place for entry in batch.held)
         oldest = self._atomicity.oldest()
         for tp, move in batch.moves.items():
             move.applied = oldest.get(tp, move.next_offset)
@@ -385,8 +390,17 @@ def _poison(topic: str, chunk: Chunk, i: int, why: str) -> Poison:
     )
 
 
+_NO_MARKS = Marks()
+
+
 def _marks(headers: Headers | None) -> Marks:
-    return (headers and decode(headers)) or Marks()
+    return _decoded(tuple(headers)) if headers else _NO_MARKS
+
+
+@lru_cache(maxsize=4096)
+def _decoded(headers: tuple[tuple[str, bytes | str | None], ...]) -> Marks:
+    """Most records of a transaction have the same headers."""
+    return decode(headers) or _NO_MARKS
 
 
 def _chunk(entries: Collection[Entry]) -> Chunk:

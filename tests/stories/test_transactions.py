@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from merganser.consumers.apply import BatchLimits
-from merganser.consumers.atomic import Atomicity, Unit
+from merganser.consumers.atomic import Atomicity, Order, Unit
 from merganser.consumers.audit import audit_store
 from merganser.consumers.conditions import decide
 from merganser.schemas.errors import StoreFailed
@@ -91,7 +91,7 @@ def seen_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def nobody_waits(patch: pytest.MonkeyPatch) -> None:
     """Only what is not whole is held back, not what comes after it."""
-    patch.setattr(Atomicity, "_reach", staticmethod(lambda follows, start: set(start)))
+    patch.setattr(Order, "reach", lambda self, start: set(start))
 
 
 def by_first_record(patch: pytest.MonkeyPatch) -> None:
