@@ -99,6 +99,7 @@ class Applier:
         self._split = False
         self._looked_at = self._reported_at = self._closed_at = 0.0
         self._reported = Position()
+        self._paused: frozenset[TopicPartition] = frozenset()
 
     def start(self, split: bool) -> None:
         """Begin to follow; raises what a first look already shows to be impossible."""
@@ -215,6 +216,7 @@ class Applier:
             if position != self._reported:
                 self._reader.report(position)
                 self._reported = position
+        self._keep_together()
         if now - self._closed_at >= _CLOSE_S:
             self._closed_at = now
             self._close_transactions()
@@ -302,6 +304,16 @@ class Applier:
             self._declare_stopped(why)
         if not self._collector.owned:
             raise stopped[0]
+
+    def _keep_together(self) -> None:
+        """Once much is held back, read only what it has waited for longest: then that gets less, however
+        unevenly partitions come."""
+        held, limit = self._collector.held_bytes, self._store.limits.pending_bytes
+        much = held > limit // 2 or (self._paused and held > limit // 4)
+        paused = self._collector.ahead() if much else frozenset()
+        if paused != self._paused:
+            self._reader.pause(paused)
+            self._paused = paused
 
     def _close_transactions(self) -> None:
         """Find out of transactions that have waited a while whether they can become whole at all."""

@@ -241,6 +241,11 @@ class Atomicity:
         held = {tp: count for tp, count in open_.manifest.items() if tp in position}
         return {tp: count - open_.arrived[tp] for tp, count in held.items() if open_.arrived[tp] < count}
 
+    def lacking(self, position: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+        """The partitions that the transaction which has waited longest lacks records of."""
+        oldest = next(iter(self._lacking.values()), None)
+        return set(self._missing(oldest, position)) if oldest is not None else set()
+
     # -- transactions that cannot become whole -----------------------------------------------
 
     def unclosed(self) -> list[str]:

@@ -301,6 +301,10 @@ class Collector:
         """Bytes of keys and values that are held back."""
         return self._atomicity.nbytes
 
+    def ahead(self) -> frozenset[TopicPartition]:
+        """All partitions but those that the transaction which has waited longest waits for."""
+        return self.owned - self._atomicity.lacking(self._next)
+
     def overfull(self, limit: int) -> list[PendingFull]:
         """The tables of which records are held back, when these are more than *limit* bytes."""
         tables = sorted({entry.place.partition.topic for entry in self._atomicity.held})

@@ -71,10 +71,12 @@ class KafkaReader:
         self._consumer = Consumer(self._config)
         self._ownership: Ownership | None = None
         self._gathered = Poll()
+        self._paused: set[TopicPartition] = set()
         self._topics: set[str] = set()  # ever read: records of dropped ones may still come
 
     def assign(self, position: Position) -> None:
         self._topics |= {tp.topic for tp in position}
+        self.pause(())  # librdkafka remembers it of a partition, whoever assigns that again
         self._consumer.assign([KafkaPartition(*tp, offset) for tp, offset in position.items()])
 
     def subscribe(self, topics: Collection[str], ownership: Ownership) -> None:
@@ -90,7 +92,16 @@ class KafkaReader:
         )
 
     def drop(self, partitions: Collection[TopicPartition]) -> None:
+        self.pause(self._paused - set(partitions))
         self._consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        wanted = set(partitions)
+        if resumed := self._paused - wanted:
+            self._consumer.resume([KafkaPartition(*tp) for tp in resumed])
+        if added := wanted - self._paused:
+            self._consumer.pause([KafkaPartition(*tp) for tp in added])
+        self._paused = wanted
 
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
         poll = self._gathered = Poll()
@@ -162,12 +173,14 @@ class KafkaReader:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         assert self._ownership is not None
+        self.pause(self._paused - set(_ours(partitions)))
         self._gathered.drop(_ours(partitions))  # librdkafka itself drops what this very consume() has of them
         self._ownership.revoked(_ours(partitions))
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         assert self._ownership is not None
+        self.pause(self._paused - set(_ours(partitions)))
         self._gathered.drop(_ours(partitions))
         self._ownership.lost(_ours(partitions))
         consumer.incremental_unassign(partitions)

@@ -96,6 +96,10 @@ class Reader(Protocol):
         """Stop reading *partitions*, go on with the others."""
         ...
 
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Read on without *partitions*, and with all others, those paused before included."""
+        ...
+
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
         """At most *max_records*. Waits *timeout_s* for a first one, then *gather_s* for others."""
         ...

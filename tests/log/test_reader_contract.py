@@ -110,6 +110,24 @@ def test_a_partition_comes_in_order_each_record_once_and_committed_ones_only(scr
     reader.close()
 
 
+def test_a_paused_partition_waits_and_loses_nothing(script: Script) -> None:
+    script.write(0, [b"a", b"b", b"c"], True)
+    script.write(1, [b"x", b"y"], True)
+    zero, one = script.partition(0), script.partition(1)
+    reader = script.log.reader("contract")
+    reader.assign(Position({zero: 0, one: 0}))
+    reader.pause([zero])
+    told = read_to(reader, script.log.ends([one]))
+    assert [value for _, value in told.records[1]] == [b"x", b"y"] and told.records[0] == []
+    reader.pause([one])
+    script.write(1, [b"z"], True)
+    told = read_to(reader, script.log.ends([zero]))
+    assert [value for _, value in told.records[0]] == [b"a", b"b", b"c"] and told.records[1] == []
+    reader.pause([])
+    assert [value for _, value in read_to(reader, script.log.ends([one])).records[1]] == [b"z"]
+    reader.close()
+
+
 def test_a_tail_without_records_still_ends_where_the_log_does(script: Script) -> None:
     script.write(0, [b"a"], True)
     script.write(0, [b"lost"] * 4, False)

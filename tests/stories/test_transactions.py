@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 
-from merganser.consumers.apply import BatchLimits
+from merganser.consumers.apply import Applier, BatchLimits
 from merganser.consumers.atomic import Atomicity, Order, Unit
 from merganser.consumers.audit import audit_store
 from merganser.consumers.conditions import decide
+from merganser.consumers.dbfile import Limits
+from merganser.consumers.log import Poll
 from merganser.schemas.errors import StoreFailed
 from merganser.schemas.position import TopicPartition
 from stories.txworld import State, TxWorld
 from stories.world import Crash, FakeReplica, replica
+from support.fakelog import FakeLog, FakeReader
+from support.naive import both_ways, caught
 
 SEEDS = int(os.environ.get("MERGANSER_STORIES", "24"))
 
@@ -82,6 +86,45 @@ def test_every_state_is_the_oracles(seed: int, tmp_path: Path) -> None:
     assert not one.pending
     if seed % 3 == 0:
         assert follow(world, tmp_path / "two.duckdb", 4, random.Random(seed)) == one
+
+
+class OneAfterTheOther(FakeReader):
+    """Brings one partition to its end before it looks at the next, as a reader far behind may."""
+
+    def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
+        for tp in sorted(self._next.keys() - self.paused):
+            if self._next[tp] < len(self._log.partitions[tp]) or self._ended.get(tp) != self._next[tp]:
+                others = [other for other in self._next if other != tp]
+                mine, self.paused = self.paused, {*self.paused, *others}
+                try:
+                    return super().poll(max_records, timeout_s, gather_s)
+                finally:
+                    self.paused = mine
+        return Poll()
+
+
+@both_ways
+def test_what_is_held_back_stays_bounded_however_unevenly_partitions_are_read(
+    naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeLog, "reader", lambda self, group: OneAfterTheOther(self))
+    monkeypatch.setattr("stories.world.STORE_LIMITS", Limits(head_room=0, pending_bytes=2_000))
+    if naive:  # no partition is ever paused
+        monkeypatch.setattr(Applier, "_keep_together", lambda self: None)
+    world = TxWorld(5, transactions=150)
+    most = 0
+    ends = world.log.ends(list(world.log.partitions))
+    with replica(world, tmp_path / "r.duckdb", BatchLimits(records=5, linger_ms=0, poll_records=5)) as opened:
+        opened.loop.begin()
+        for _ in range(2_000):
+            opened.loop.turn()
+            opened.loop.flush()
+            most = max(most, opened.loop._collector.held_bytes)
+            if opened.progress.read.reaches(ends):
+                break
+        with caught(naive):
+            assert 1_000 < most < 2_000
+            check(world, opened)
 
 
 def seen_at_once(patch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stories.txworld import TxWorld
 
 PARTITIONS = 3
+STORE_LIMITS = Limits(head_room=0)
 KEY_ID = 99
 
 #: v2 adds a column, v3 renames and widens one, v4 drops the added one.
@@ -129,7 +130,7 @@ class FakeReplica:
     def __init__(self, world: World | TxWorld, path: Path, limits: BatchLimits, crash_in: int | None = None) -> None:
         self._left = crash_in
         self.steps: list[str] = []
-        self.store = Store(path, world.log.cluster_id, "g", Limits(head_room=0), self._on_step)
+        self.store = Store(path, world.log.cluster_id, "g", STORE_LIMITS, self._on_step)
         self.progress = Progress()
         follow = Follow(world.log, self.store, list(world.log.tables), accept_partial=False)
         reader = world.log.reader("g")

@@ -145,8 +145,10 @@ class FakeReader:
         self._log = log
         self._next: dict[TopicPartition, int] = {}
         self._ended: dict[TopicPartition, int] = {}
+        self.paused: set[TopicPartition] = set()
 
     def assign(self, position: Position) -> None:
+        self.paused = set()
         self._next = dict(position)
         self._ended = {}
 
@@ -157,9 +159,12 @@ class FakeReader:
         for tp in partitions:
             self._next.pop(tp, None)
 
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self.paused = set(partitions)
+
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
         poll, room = Poll(), max_records
-        order = sorted(self._next)
+        order = sorted(self._next.keys() - self.paused)
         self._log.random.shuffle(order)
         for tp in order:
             if self._next[tp] < self._log.start[tp]:
