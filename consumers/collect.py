@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from ..schemas.errors import PendingFull, TableStopped, TornTransaction
+from ..schemas.errors import PendingFull, SplitTransaction, TableStopped, TornTransaction
 from ..schemas.headers import BadHeader, Headers, Marks, decode
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
@@ -236,14 +236,25 @@ class Collector:
             return
         self._reconsider = False
         released = self._atomicity.offer(entries, self._next)
-        if released and any(map(guarded, released)):
+        if any(map(guarded, released)):
+            self._check_whole(released)
             self._stages.append(_Stage())
         self._units += released
         self._offered += entries
         self._freed.update(entry.place for unit in released for entry in unit.entries)
         for unit in released:
+            for entry in unit.entries:
+                self._move(entry.place.partition)  # it is applied further now, though nothing more is read
             for entry in unit.rows:
                 self._open[entry.place.partition.topic].released.append(entry)
+
+    def _check_whole(self, units: Collection[Unit]) -> None:
+        """SplitTransaction if one of them cannot be decided on here: other members have a part of it."""
+        for unit in filter(guarded, units):
+            for tp in {tp for entry in unit.entries for tp in entry.marks.manifest or ()}:
+                if tp.topic in self._decoders and tp not in self._next:
+                    why = f"transaction {unit.tx} has conditions or operation ids, and a part of it is in {tp}"
+                    raise SplitTransaction(unit.first.partition.topic, f"{why}, which this member does not hold")
 
     def _entries(self, topic: str, chunk: Chunk) -> list[Entry]:
         """The records of *chunk*; those whose headers are none of ours, by our names, are poison."""

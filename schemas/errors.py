@@ -22,7 +22,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── TableStopped                a replica cannot go on with one table
     │   ├── RetentionLost  TopicRecreated  LogTruncated  PartitionsChanged
     │   ├── PartialStart  TombstonesLost  KeyChanged
-    │   └── TornTransaction  PendingFull
+    │   └── TornTransaction  PendingFull  SplitTransaction
     ├── StoreError                  the replica's file
     │   ├── StoreLocked  StoreFormat  WrongCluster  StoreFull  StoreFailed
     │   └── AuditFailed             an account that does not add up
@@ -378,6 +378,13 @@ class TornTransaction(TableStopped):
 
     tx: str = ""
     hint: str = "`merganser tx resolve` writes the decision into the log, for every replica alike"
+
+
+@dataclass(eq=False)
+class SplitTransaction(TableStopped):
+    """A transaction with conditions or operation ids, of which other members of a split group hold a part."""
+
+    hint: str = "follow such tables whole, without --split; `conditions=partition` keeps producers from it"
 
 
 @dataclass(eq=False)

@@ -17,7 +17,6 @@ import merganser as mg
 from merganser.consumers import decode
 from merganser.consumers.apply import BatchLimits
 from merganser.consumers.decode import TableDecoder
-from merganser.consumers.store import Store
 from merganser.schemas import errors
 from merganser.schemas.table import SchemaVersion
 from support.naive import both_ways, caught
@@ -238,7 +237,7 @@ def test_each_fuzzed_message_is_the_row_it_spells_or_in_quarantine(
     keyed: bool, count: int, naive: bool,
 ) -> None:  # fmt: skip
     if naive:  # what cannot be decoded is passed over
-        monkeypatch.setattr(Store, "_quarantine", lambda self, poison: None)
+        monkeypatch.setattr("merganser.consumers.ledger.quarantine", lambda con, poison: None)
     table = log.create_table(name, FUZZED, ["id"] if keyed else [], partitions=2)
     dice = random.Random(count)
     with raw_producer(broker, **{"enable.idempotence": True}) as producer:

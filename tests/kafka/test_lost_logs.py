@@ -94,7 +94,7 @@ def _by_group(broker: str, group: str) -> Any:
         consumer = Consumer({"bootstrap.servers": broker, "group.id": group})
         at = consumer.committed([TopicPartition(*tp) for tp in partitions], timeout=10)
         consumer.close()
-        return [Start(tp, p.offset, p.offset, None) for tp, p in zip(partitions, at, strict=True)], []
+        return [Start(tp, p.offset, p.offset, None, 0) for tp, p in zip(partitions, at, strict=True)], []
 
     return starts
 

@@ -1,0 +1,90 @@
+"""Transactions that cannot become whole: what a collector makes of them, record by record."""
+
+from __future__ import annotations
+
+import pytest
+
+from merganser.consumers.batch import Batch
+from merganser.consumers.collect import Collector
+from merganser.consumers.decode import TableDecoder
+from merganser.consumers.log import Poll
+from merganser.schemas.errors import SplitTransaction
+from merganser.schemas.headers import Condition, Marks
+from merganser.schemas.position import Position, TopicPartition
+from stories.txworld import _IDS, _KEY, _ROW, TxWorld
+from support.frames import framed
+
+ZERO, ONE = TopicPartition("a", 0), TopicPartition("a", 1)
+BOTH = {ZERO: 1, ONE: 1}
+
+
+class Reading:
+    """A collector of table a, and what is written to the log of it."""
+
+    def __init__(self, *owned: TopicPartition) -> None:
+        self.log = TxWorld(1, transactions=0).log
+        self.collector = Collector()
+        self.collector.follow(TableDecoder(self.log.table("a"), 1, self.log.versions))
+        for tp in owned:
+            self.collector.own(tp, 0, None)
+
+    def write(self, tp: TopicPartition, id_: int, marks: Marks) -> None:
+        key, value = framed(_IDS["a"] + 50, _KEY, {"id": id_}), framed(_IDS["a"], _ROW, {"id": id_, "n": 1})
+        decided = marks.resolution is not None
+        record = self.log.put(*tp, None if decided else key, None if decided else value, marks)
+        poll = Poll()
+        poll.add([record])
+        self.collector.add(poll)
+
+    def take(self) -> Batch:
+        assert not self.collector.empty
+        return self.collector.take()
+
+
+def test_a_decision_that_comes_after_its_transaction_was_settled_holds_nothing_up() -> None:
+    reading = Reading(ZERO, ONE)
+    reading.write(ZERO, 1, Marks("t", BOTH))
+    reading.write(ZERO, 0, Marks("t", resolution="apply"))
+    reading.take()
+    reading.collector.close(["t"], Position({ZERO: 2, ONE: 0}))
+    assert reading.take().moves[ZERO].applied == 2
+    reading.write(ONE, 0, Marks("t", resolution="apply"))
+    assert reading.take().moves[ONE].applied == 0
+    assert reading.collector.unclosed() == ["t"]
+    reading.collector.close(["t"], Position({ZERO: 2, ONE: 1}))
+    batch = reading.take()
+    assert batch.moves[ONE].applied == 1 and not batch.operations
+
+
+def test_what_lacks_records_is_torn_once_the_log_is_read_past_them_and_not_before() -> None:
+    reading = Reading(ZERO, ONE)
+    reading.write(ZERO, 1, Marks("t", BOTH))
+    reading.take()
+    assert not reading.collector.torn()
+    reading.collector.close(["t"], Position({ZERO: 1, ONE: 1}))
+    reading.take()
+    assert not reading.collector.torn()
+    reading.write(ONE, 2, Marks())
+    reading.take()
+    assert [(why.table, why.tx) for why in reading.collector.torn()] == [("a", "t")]
+
+
+@pytest.mark.parametrize("excused", ["begun above 0", "no manifest"])
+def test_what_may_lack_records_is_whole_then(excused: str) -> None:
+    reading = Reading(ZERO, ONE)
+    if excused == "begun above 0":
+        reading.collector.own(ONE, 0, None, first=5)
+    reading.write(ZERO, 1, Marks("t", BOTH if excused == "begun above 0" else None))
+    assert reading.take().moves[ZERO].applied == 0
+    reading.collector.close(["t"], Position({ZERO: 1, ONE: 0}))
+    batch = reading.take()
+    assert batch.moves[ZERO].applied == 1 and [op.id for op in batch.operations] == ["t"]
+
+
+def test_a_condition_over_partitions_of_another_member_is_refused_by_name() -> None:
+    reading = Reading(ZERO)
+    reading.write(ZERO, 1, Marks("plain", BOTH))
+    assert [op.id for op in reading.take().operations] == ["plain"]
+    reading.write(ZERO, 1, Marks("t", BOTH, Condition("absent")))
+    with pytest.raises(SplitTransaction, match="a/1"):
+        reading.take()
