@@ -251,7 +251,7 @@ class Applier:
     def _own(self, starts: Sequence[Start]) -> None:
         for start in starts:
             self._collector.own(start.partition, start.offset, start.last, start.first)
-        self._collector.hold(self._store.held({start.partition for start in starts}))
+        self._collector.waiting.hold(self._store.held({start.partition for start in starts}))
         self._hold({tp: stored for tp, stored in self._store.positions().items() if tp.topic in self._follow.names})
 
     def _hold(self, stored: Mapping[TopicPartition, Stored]) -> None:
@@ -308,30 +308,27 @@ class Applier:
     def _keep_together(self) -> None:
         """Once much is held back, read only what it has waited for longest: then that gets less, however
         unevenly partitions come."""
-        held, limit = self._collector.held_bytes, self._store.limits.pending_bytes
-        much = held > limit // 2 or (self._paused and held > limit // 4)
-        paused = self._collector.ahead() if much else frozenset()
+        held, limit = self._collector.waiting.nbytes, self._store.limits.pending_bytes
+        paused: frozenset[TopicPartition] = frozenset()
+        if held > limit // 2 or (self._paused and held > limit // 4):
+            paused = self._collector.owned - self._collector.waiting.next_for(self._collector.position)
         if paused != self._paused:
             self._reader.pause(paused)
             self._paused = paused
 
     def _close_transactions(self) -> None:
         """Find out of transactions that have waited a while whether they can become whole at all."""
-        if self._collector.nothing_held:
+        waiting = self._collector.waiting
+        if waiting.idle:
             return
-        limit = self._store.limits.pending_bytes
-        if self._collector.held_bytes > limit:
-            self._stop_tables(self._collector.overfull(limit))
-            return
-        waiting = self._collector.unclosed()
-        if waiting:
-            ends = self._patiently(lambda: self._log.ends(self._collector.owned))
-            self._collector.close(waiting, ends)
-        if self._collector.torn():
+        unclosed = waiting.unclosed()
+        if unclosed:
+            waiting.close(unclosed, self._patiently(lambda: self._log.ends(self._collector.owned)))
+        if waiting.torn(self._collector.position):
             self.flush()  # what was read and not decided on may be what they wait for
-            torn = self._collector.torn()
-            if torn:
-                self._stop_tables(torn)
+        stopped = waiting.overfull(self._store.limits.pending_bytes) or waiting.torn(self._collector.position)
+        if stopped:
+            self._stop_tables(stopped)
 
     def _declare_stopped(self, why: TableStopped) -> None:
         _log.error("%s (%s)", why, why.hint)

@@ -17,17 +17,18 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from ..schemas.errors import PendingFull, SplitTransaction, TableStopped, TornTransaction
+from ..schemas.errors import SplitTransaction, TableStopped
 from ..schemas.headers import BadHeader, Headers, Marks, decode
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
-from .atomic import Atomicity, Entry, Place, Unit
+from .atomic import Entry, Place, Unit
 from .batch import Batch, Move, Poison, Stage
 from .checks import Seen, digest, still_there, vanished
 from .chunk import Chunk
 from .conditions import Verdict, guarded
 from .decode import Piece, TableDecoder
 from .log import End, Poll
+from .waiting import Waiting
 
 
 @dataclass
@@ -66,8 +67,7 @@ class Collector:
         self._next: dict[TopicPartition, int] = {}
         self._unproven: dict[TopicPartition, Seen] = {}
         self._begun_above_0: set[TopicPartition] = set()
-        self._atomicity = Atomicity(self._may_lack)
-        self._stored: set[Place] = set()  # what the store holds back
+        self.waiting = Waiting(self._may_lack)
         self._reset()
 
     def _reset(self) -> None:
@@ -76,10 +76,8 @@ class Collector:
         self._poison: list[Poison] = []
         self._stages = [_Stage()]
         self._units: list[Unit] = []  # released, and not in a stage yet
-        self._offered: list[Entry] = []
-        self._freed: set[Place] = set()
         self._settled: list[Unit] = []
-        self._reconsider = False
+        self.waiting.forget()
         self.records = 0
         self.undecoded = self.undecoded_bytes = 0
         self.nbytes = 0
@@ -99,11 +97,6 @@ class Collector:
         if last is not None:
             self._unproven[tp] = last
 
-    def hold(self, entries: Collection[Entry]) -> None:
-        """Take over what the store holds back of partitions that are owned from now on."""
-        self._atomicity.hold(entries)
-        self._stored |= {entry.place for entry in entries}
-
     def disown(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what was collected of *partitions*, and what comes of them."""
         gone = set(partitions)
@@ -112,10 +105,7 @@ class Collector:
         for tp in gone:
             self._next.pop(tp, None)
             self._unproven.pop(tp, None)
-        if not self._atomicity.idle:
-            self._atomicity.disown(gone)
-            self._reconsider = True  # others may have waited for records of them
-        self._stored = {place for place in self._stored if place.partition not in gone}
+        self.waiting.disown(gone)
 
     def discard(self) -> None:
         """Forget what was collected since the last :meth:`take`."""
@@ -228,20 +218,17 @@ class Collector:
         """Let ``atomic.py`` say which records are applied now, and in which order."""
         entries: list[Entry] = []
         for topic, mine in self._open.items():
-            if mine.raw and (mine.raw.headers or self._atomicity.concerns(topic)):
+            if mine.raw and (mine.raw.headers or self.waiting.concerns(topic)):
                 entries += self._entries(topic, mine.raw)
                 self._note_last(topic, mine.raw)
                 mine.raw = Chunk()
-        if not entries and self._atomicity.idle:
+        if not entries and self.waiting.idle:
             return
-        self._reconsider = False
-        released = self._atomicity.offer(entries, self._next)
+        released = self.waiting.offer(entries, self._next)
         if any(map(guarded, released)):
             self._check_whole(released)
             self._stages.append(_Stage())
         self._units += released
-        self._offered += entries
-        self._freed.update(entry.place for unit in released for entry in unit.entries)
         for unit in released:
             for entry in unit.entries:
                 self._move(entry.place.partition)  # it is applied further now, though nothing more is read
@@ -286,42 +273,6 @@ class Collector:
         """True if records that were in *tp* may be missing from what this replica is given of it."""
         return tp in self._begun_above_0 or self._decoders[tp.topic].table.compacted
 
-    def unclosed(self) -> list[str]:
-        """The transactions that wait, and of which it is not known where the log ended when they began."""
-        return self._atomicity.unclosed()
-
-    def close(self, transactions: Collection[str], ends: Position) -> None:
-        """As :meth:`Atomicity.close`; what waits is looked at again with the next batch."""
-        self._atomicity.close(transactions, ends)
-        self._reconsider = True
-
-    def torn(self) -> list[TornTransaction]:
-        """The tables of transactions that will never be whole."""
-        return [
-            TornTransaction(table, f"transaction {torn.tx} lacks records for good: {_lost(torn.missing)}", tx=torn.tx)
-            for torn in self._atomicity.torn(self._next)
-            for table in sorted(torn.tables)
-        ]
-
-    @property
-    def nothing_held(self) -> bool:
-        return self._atomicity.idle
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of keys and values that are held back."""
-        return self._atomicity.nbytes
-
-    def ahead(self) -> frozenset[TopicPartition]:
-        """All partitions but those that the transaction which has waited longest waits for."""
-        return self.owned - self._atomicity.lacking(self._next)
-
-    def overfull(self, limit: int) -> list[PendingFull]:
-        """The tables of which records are held back, when these are more than *limit* bytes."""
-        tables = sorted({entry.place.partition.topic for entry in self._atomicity.held})
-        why = f"{self.held_bytes} bytes of records wait for transactions to become whole, {limit} may"
-        return [PendingFull(table, why) for table in tables]
-
     def _move(self, tp: TopicPartition) -> Move:
         if tp not in self._moves:
             self._moves[tp] = Move(self._next[tp], self._next[tp])
@@ -349,7 +300,7 @@ class Collector:
 
     @property
     def empty(self) -> bool:
-        return not self._moves and not self._reconsider
+        return not self._moves and not self.waiting.changed
 
     def take(self) -> Batch:
         """What was collected since the last call, all of it decoded."""
@@ -358,7 +309,7 @@ class Collector:
         batch.changes = [change for table in self._open if (change := self._decoders[table].schema_change())]
         batch.stages = [stage for stage in map(self._stage, self._stages) if stage.tables or stage.units]
         batch.operations = [operation for unit in self._settled for operation in Verdict(unit, "applied").operations]
-        self._hold_back(batch)
+        self.waiting.note(batch)
         self._reset()
         return batch
 
@@ -367,17 +318,6 @@ class Collector:
             self._decoders[table].part(r.puts, r.deletes) for table, r in made.tables.items() if r.puts or r.deletes
         ]
         return Stage(tables, made.units, made.numbers, made.spoiled)
-
-    def _hold_back(self, batch: Batch) -> None:
-        """Note in *batch* what is held back after it, and what no longer is."""
-        batch.held = [entry for entry in self._offered if entry.place not in self._freed]
-        batch.released = list(self._freed & self._stored)
-        batch.nbytes += sum(entry.nbytes for entry in batch.held)
-        self._stored -= self._freed
-        self._stored.update(entry.place for entry in batch.held)
-        oldest = self._atomicity.oldest()
-        for tp, move in batch.moves.items():
-            move.applied = oldest.get(tp, move.next_offset)
 
     @property
     def position(self) -> Position:
@@ -427,7 +367,3 @@ def _chunk(entries: Collection[Entry]) -> Chunk:
     chunk.keys = [entry.key for entry in entries]
     chunk.values = [entry.value for entry in entries]
     return chunk
-
-
-def _lost(missing: Mapping[TopicPartition, int]) -> str:
-    return ", ".join(f"{count} in {tp}" for tp, count in sorted(missing.items()))

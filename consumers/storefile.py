@@ -74,6 +74,11 @@ class StoreFile:
         sql = "SELECT topic, count(*) FROM _merganser.quarantine GROUP BY topic ORDER BY topic"
         return dict(self._con.execute(sql).fetchall())
 
+    def pending(self) -> dict[str, int]:
+        """Records that are held back, by table; tables without any are absent."""
+        sql = "SELECT topic, count(*) FROM _merganser.pending GROUP BY topic ORDER BY topic"
+        return dict(self._con.execute(sql).fetchall())
+
     def close(self) -> None:
         self._con.close()
 

@@ -26,7 +26,7 @@ def status(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """How far a store at rest is. Position, lag against the log, stopped tables, records in quarantine.
+    """How far a store at rest is. Position, lag against the log, stopped tables, records in quarantine and held back.
 
     If the log does not answer, the rest is shown, and the exit code is 1.
     """
@@ -74,13 +74,14 @@ def _facts(store: StoreFile, table: str, ends: Position | None) -> dict[str, Any
         "applied": sum(position.values()),
         "lag": lag,
         "quarantined": store.quarantined().get(table, 0),
+        "pending": store.pending().get(table, 0),
         "stopped": stored.stopped,
     }
 
 
 def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
     emit(f"store {store.path}, group {store.group}, cluster {store.cluster_id}")
-    names = ["table", "partitions", "applied", "lag", "quarantined"]
+    names = ["table", "partitions", "applied", "lag", "quarantined", "pending"]
     rows = [
         (*("?" if fact[name] is None else fact[name] for name in names), fact["stopped"] or "follows") for fact in facts
     ]

@@ -46,12 +46,12 @@ def test_a_decision_that_comes_after_its_transaction_was_settled_holds_nothing_u
     reading.write(ZERO, 1, Marks("t", BOTH))
     reading.write(ZERO, 0, Marks("t", resolution="apply"))
     reading.take()
-    reading.collector.close(["t"], Position({ZERO: 2, ONE: 0}))
+    reading.collector.waiting.close(["t"], Position({ZERO: 2, ONE: 0}))
     assert reading.take().moves[ZERO].applied == 2
     reading.write(ONE, 0, Marks("t", resolution="apply"))
     assert reading.take().moves[ONE].applied == 0
-    assert reading.collector.unclosed() == ["t"]
-    reading.collector.close(["t"], Position({ZERO: 2, ONE: 1}))
+    assert reading.collector.waiting.unclosed() == ["t"]
+    reading.collector.waiting.close(["t"], Position({ZERO: 2, ONE: 1}))
     batch = reading.take()
     assert batch.moves[ONE].applied == 1 and not batch.operations
 
@@ -60,13 +60,13 @@ def test_what_lacks_records_is_torn_once_the_log_is_read_past_them_and_not_befor
     reading = Reading(ZERO, ONE)
     reading.write(ZERO, 1, Marks("t", BOTH))
     reading.take()
-    assert not reading.collector.torn()
-    reading.collector.close(["t"], Position({ZERO: 1, ONE: 1}))
+    assert not reading.collector.waiting.torn(reading.collector.position)
+    reading.collector.waiting.close(["t"], Position({ZERO: 1, ONE: 1}))
     reading.take()
-    assert not reading.collector.torn()
+    assert not reading.collector.waiting.torn(reading.collector.position)
     reading.write(ONE, 2, Marks())
     reading.take()
-    assert [(why.table, why.tx) for why in reading.collector.torn()] == [("a", "t")]
+    assert [(why.table, why.tx) for why in reading.collector.waiting.torn(reading.collector.position)] == [("a", "t")]
 
 
 @pytest.mark.parametrize("excused", ["begun above 0", "no manifest"])
@@ -76,7 +76,7 @@ def test_what_may_lack_records_is_whole_then(excused: str) -> None:
         reading.collector.own(ONE, 0, None, first=5)
     reading.write(ZERO, 1, Marks("t", BOTH if excused == "begun above 0" else None))
     assert reading.take().moves[ZERO].applied == 0
-    reading.collector.close(["t"], Position({ZERO: 1, ONE: 0}))
+    reading.collector.waiting.close(["t"], Position({ZERO: 1, ONE: 0}))
     batch = reading.take()
     assert batch.moves[ZERO].applied == 1 and [op.id for op in batch.operations] == ["t"]
 
