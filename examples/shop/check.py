@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import merganser as mg
@@ -105,7 +105,9 @@ def ask_room(log: mg.Log, room: Room, tables: Tables, expected: Expected) -> lis
 
 def compare(rooms: Sequence[Room], servers: str) -> tuple[list[Finding], dict[str, int]]:
     """`merganser audit --log` of every room: each account adds up, and all rooms are equal. And the sums."""
-    accounts = {room.name: audit(Path(room.store), servers) for room in rooms}
+    with ThreadPoolExecutor() as pool:
+        audited = pool.map(lambda room: audit(room.store, servers), rooms)
+        accounts = dict(zip((room.name for room in rooms), audited, strict=True))
     off = [f"{name}: {line}" for name, rows in accounts.items() for row in rows for line in row["wrong"]]
     off += [f"{name}: {line}" for name, rows in accounts.items() for row in rows for line in row["unproven"]]
     found = [Finding("every offset is accounted for, and the log has exactly these records", tuple(off))]
@@ -120,9 +122,9 @@ def compare(rooms: Sequence[Room], servers: str) -> tuple[list[Finding], dict[st
     return found, {term: sum(row[term] for row in first) for term in ("rejected", "repeated", "pending")}
 
 
-def audit(store: Path, servers: str) -> list[dict[str, Any]]:
+def audit(store: str, servers: str) -> list[dict[str, Any]]:
     """The account of every table."""
-    line = [sys.executable, "-m", "merganser", "audit", "--log", "--json", "--store", str(store)]
+    line = [sys.executable, "-m", "merganser", "audit", "--log", "--json", "--store", store]
     done = subprocess.run([*line, "--bootstrap-servers", servers], capture_output=True, text=True)
     if not done.stdout:
         return [{"table": "", "position": "", "digest": "", "wrong": [done.stderr.strip()], "unproven": []}]

@@ -26,7 +26,9 @@ from .screen import Screen
 from .tables import Tables
 
 ROOMS = ("north", "south")
-SKUS = ("duck", "goose", "swan", "teal")
+
+#: What is sold, and how often it is asked for: the shops meet at the duck.
+SKUS = {"duck": 5, "goose": 2, "swan": 1, "teal": 1}
 
 #: Of what is asked for, how much there is: so some customers are refused.
 _STOCKED = 0.85
@@ -94,7 +96,7 @@ class Story:
         tables_.create(self._log, self._tables)
         carts, asked = [], Counter[str]()
         for cart_id in range(self._plan.orders):
-            sku, qty = self._random.choice(SKUS), self._random.randint(1, 3)
+            sku, qty = self._random.choices(list(SKUS), list(SKUS.values()))[0], self._random.randint(1, 3)
             shop = self._shops[cart_id % len(self._shops)]
             carts.append({"cart_id": cart_id, "shop": shop, "sku": sku, "qty": qty, "state": "open"})
             asked[sku] += qty

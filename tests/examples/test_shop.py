@@ -40,7 +40,7 @@ def run(broker: str, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_shops_and_a_room_are_killed_and_everything_holds(broker: str) -> None:
-    done = run(broker, "--orders", 40, "--shops", 2, "--kills", 2, "--lose", 0.15)
+    done = run(broker, "--orders", 24, "--shops", 2, "--kills", 2, "--lose", 0.25)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("kill -9") == 2 and done.stdout.endswith("Everything held.\n")
     assert re.search(r"shops killed +1\n", done.stdout) and re.search(r"rooms killed +1\n", done.stdout)
@@ -161,3 +161,21 @@ def test_no_promise_goes_untested_for_want_of_customers() -> None:
         return [{"row": row} for row in con.sql(sql).fetchall()]
 
     assert broken(query, TABLES, Expected({"duck": 3}, 1, {})) == {LEFT, "every cart was ordered or refused"}
+
+
+# -- its README ------------------------------------------------------------------------------------
+
+
+def test_the_lines_in_the_readme_are_those_of_the_code() -> None:
+    folder = ROOT / "examples" / "shop"
+    sources = [path.read_text() for path in folder.glob("*.py")]
+    quoted = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert quoted
+    for block in quoted:
+        assert any(block in source for source in sources), block
+
+
+def test_the_readme_names_every_file_and_no_other() -> None:
+    folder = ROOT / "examples" / "shop"
+    named = set(re.findall(r"\]\((\w+\.py)\)", (folder / "README.md").read_text()))
+    assert named == {path.name for path in folder.glob("*.py")} - {"__init__.py", "__main__.py"}
