@@ -15,8 +15,9 @@ from .screen import Screen
 from .story import Plan, Story
 
 _COUNTED = {
-    "ordered": "carts ordered",
-    "refused": "carts refused, sold out",
+    "ordered": "customers told: ordered",
+    "refused": "customers told: sold out",
+    "untold": "customers whose shop was killed before it could tell",
     "rejected": "attempts rejected by a condition, tried again",
     "in doubt": "commits in doubt, sent again under their id",
     "rolled back": "commits rolled back, sent again",

@@ -112,14 +112,13 @@ def compare(rooms: Sequence[Room], servers: str) -> tuple[list[Finding], dict[st
     off += [f"{name}: {line}" for name, rows in accounts.items() for row in rows for line in row["unproven"]]
     found = [Finding("every offset is accounted for, and the log has exactly these records", tuple(off))]
     for what in ("position", "digest"):
-        differ = [
-            f"{rows[0]['table']}: {', '.join(row[what] for row in rows)}"
-            for rows in zip(*accounts.values(), strict=True)
-            if len({(row["table"], row[what]) for row in rows}) > 1
-        ]
+        said = {name: {row["table"]: row[what] for row in rows} for name, rows in accounts.items()}
+        tables = sorted({table for by_table in said.values() for table in by_table})
+        by_table = {table: {name: of.get(table) for name, of in said.items()} for table in tables}
+        differ = [f"{table}: {_words(values)}" for table, values in by_table.items() if len(set(values.values())) > 1]
         found.append(Finding(f"all rooms have the same {what}s", tuple(differ)))
     first = next(iter(accounts.values()))
-    return found, {term: sum(row[term] for row in first) for term in ("rejected", "repeated", "pending")}
+    return found, {term: sum(row.get(term, 0) for row in first) for term in ("rejected", "repeated")}
 
 
 def audit(store: str, servers: str) -> list[dict[str, Any]]:

@@ -169,6 +169,7 @@ class Story:
             for found in ask_room(self._log, room, self._tables, expected):
                 by_promise.setdefault(found.promise, []).extend(f"{room.name}: {what}" for what in found.broken_by)
         findings += [Finding(promise, tuple(broken)) for promise, broken in by_promise.items()]
+        self.happened["untold"] = self._plan.orders - len(self._told)
         compared, sums = compare(list(self._rooms.values()), self._log.bootstrap_servers)
         self.happened.update({f"records {term}": n for term, n in sums.items()})
         return findings + compared

@@ -17,7 +17,8 @@ import pytest
 
 import merganser as mg
 from examples.shop import trouble
-from examples.shop.check import PROMISES, Expected, ask
+from examples.shop.check import PROMISES, Expected, ask, compare
+from examples.shop.room import Look, Room
 from examples.shop.shop import Shop
 from examples.shop.tables import Tables, create
 
@@ -161,6 +162,47 @@ def test_no_promise_goes_untested_for_want_of_customers() -> None:
         return [{"row": row} for row in con.sql(sql).fetchall()]
 
     assert broken(query, TABLES, Expected({"duck": 3}, 1, {})) == {LEFT, "every cart was ordered or refused"}
+
+
+@pytest.mark.parametrize(
+    ("look", "wrong"),
+    [
+        (Look(7, 3, 2, 15, 15), 0),
+        (Look(None, 0, 0, 0, 0), 0),  # it has seen nothing yet
+        (Look(7, 4, 2, 15, 15), 1),
+        (Look(7, 2, 1, 15, 10), 2),
+    ],
+)
+def test_a_look_at_part_of_an_order_is_wrong(look: Look, wrong: int) -> None:
+    assert len(look.wrong(began_with=10)) == wrong
+
+
+@pytest.mark.parametrize(
+    ("change", "broken_promises"),
+    [
+        ({}, 0),
+        ({"digest": "2"}, 1),
+        ({"position": "stock/0:9", "digest": "2"}, 2),
+        ({"wrong": ["a row is there twice"]}, 1),
+        ({"unproven": ["the log has lost records"]}, 1),
+        ({"table": "other"}, 2),
+    ],
+)
+def test_rooms_that_differ_or_do_not_add_up_are_found(
+    change: dict[str, Any], broken_promises: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = {"table": "stock", "position": "stock/0:8", "digest": "1", "wrong": [], "unproven": []}
+    account |= {"rejected": 3, "repeated": 4}
+    audits = {"n": [account], "s": [{**account, **change}]}
+    monkeypatch.setattr("examples.shop.check.audit", lambda store, servers: audits[store])
+    findings, sums = compare([Room("r", "north", "n"), Room("r", "south", "s")], "")
+    assert sum(bool(finding.broken_by) for finding in findings) == broken_promises
+    assert sums == {"rejected": 3, "repeated": 4}
+
+
+def test_an_audit_that_fails_breaks_the_promise(tmp_path: Path) -> None:
+    findings, _ = compare([Room("r", name, str(tmp_path / name)) for name in ("north", "south")], "127.0.0.1:1")
+    assert len(findings[0].broken_by) == 2 and "no such file" in findings[0].broken_by[0]
 
 
 # -- its README ------------------------------------------------------------------------------------
