@@ -102,4 +102,5 @@ class Process:
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").splitlines()
-        return lines[-1] if lines else "it said nothing"
+        said = [line for line in lines if line.strip() and not line.startswith("hint:")]
+        return said[-1] if said else "it said nothing"

@@ -33,7 +33,7 @@ SKUS = {"duck": 5, "goose": 2, "swan": 1, "teal": 1}
 #: Of what is asked for, how much there is: so some customers are refused.
 _STOCKED = 0.85
 
-_STALLED_S = 60.0
+_STALLED_S = 150.0  # a broker that is started again on a busy machine takes a minute
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def run(broker: str, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_shops_and_a_room_are_killed_and_everything_holds(broker: str) -> None:
-    done = run(broker, "--orders", 24, "--shops", 2, "--kills", 2, "--lose", 0.25)
+    done = run(broker, "--orders", 20, "--shops", 2, "--kills", 2, "--lose", 0.25)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("kill -9") == 2 and done.stdout.endswith("Everything held.\n")
     assert re.search(r"shops killed +1\n", done.stdout) and re.search(r"rooms killed +1\n", done.stdout)
@@ -58,9 +58,9 @@ def test_without_what_protects_it_the_program_says_what_broke(broker: str, witho
 
 @pytest.mark.slow
 def test_many_shops_many_kills(broker: str) -> None:
-    done = run(broker, "--orders", 300, "--shops", 4, "--kills", 20, "--lose", 0.2, "--seed", 7)
+    done = run(broker, "--orders", 200, "--shops", 4, "--kills", 15, "--lose", 0.2, "--seed", 7)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("kill -9") == 20
+    assert done.stdout.count("kill -9") == 15
 
 
 # -- faults that are planted in the shops ----------------------------------------------------------
