@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .schemas import errors
+from . import errors
 from .schemas.errors import MerganserError
 from .schemas.position import Position, TopicPartition
 from .schemas.table import Table
