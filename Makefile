@@ -39,6 +39,8 @@ crash: setup ## 200 cycles of SIGKILL at random points and at every step of an a
 
 stories: setup ## thousands of seeded recovery stories on the scripted log
 	MERGANSER_STORIES=2000 $(BIN)/pytest tests/stories/test_recovery.py
+	MERGANSER_STORIES=2000 $(BIN)/pytest tests/stories/test_atomicity.py -k agree
+	MERGANSER_STORIES=200 $(BIN)/pytest tests/stories/test_atomicity.py -k oracles
 
 bench: setup ## rows/s as ratios of a raw consumer, freshness, memory
 	$(BIN)/python -m bench

@@ -16,6 +16,7 @@ from merganser.consumers.atomic import Atomicity, Order, Unit
 from merganser.consumers.audit import audit_store
 from merganser.consumers.conditions import decide
 from merganser.consumers.dbfile import Limits
+from merganser.consumers.digest import quarantine_digest, table_digest
 from merganser.consumers.log import Poll
 from merganser.schemas.errors import StoreFailed
 from merganser.schemas.position import TopicPartition
@@ -86,6 +87,55 @@ def test_every_state_is_the_oracles(seed: int, tmp_path: Path) -> None:
     assert not one.pending
     if seed % 3 == 0:
         assert follow(world, tmp_path / "two.duckdb", 4, random.Random(seed)) == one
+
+
+class Late(FakeReader):
+    """Does not get to one of the partitions for a while."""
+
+    polls = 0
+
+    def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
+        self.polls += 1
+        if self.polls == 1:
+            self._late = self._log.random.choice(sorted(self._log.partitions))
+        asked, self.paused = self.paused, {*self.paused, *({self._late} if self.polls < 25 else ())}
+        try:
+            return super().poll(max_records, timeout_s, gather_s)
+        finally:
+            self.paused = asked
+
+
+def outcome(world: TxWorld, path: Path, size: int, crashes: random.Random | None) -> list[object]:
+    """Digests, and all else that two replicas must agree on, at the end of the log."""
+    ends = world.log.ends(list(world.log.partitions))
+    while True:
+        crash_in = crashes.randrange(200) if crashes else None
+        with replica(world, path, BatchLimits(records=size, linger_ms=0, poll_records=size), crash_in) as opened:
+            try:
+                opened.loop.begin()
+                while not opened.progress.applied.reaches(ends):
+                    opened.loop.turn()
+                    opened.loop.flush()
+            except Crash:
+                continue
+            with opened.store.reading(1) as cursor:
+                digests = [digest(cursor, t) for t in "abc" for digest in (table_digest, quarantine_digest)]
+                kept = [
+                    sorted(cursor.execute(f"SELECT t::VARCHAR FROM _merganser.{table} AS t").fetchall())
+                    for table in ("rejections", "operations", "pending")
+                ]
+                counted = (
+                    "SELECT topic, partition, next_offset, puts, deletes, rejected, repeated FROM _merganser.positions"
+                )
+                return [*digests, *kept, sorted(cursor.execute(counted).fetchall())]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_replicas_agree_whatever_arrived_first(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = TxWorld(10_000 + seed, transactions=40)
+    at_once = outcome(world, tmp_path / "one.duckdb", 1_000, None)
+    monkeypatch.setattr(FakeLog, "reader", lambda self, group: Late(self))
+    assert outcome(world, tmp_path / "two.duckdb", 7, random.Random(seed)) == at_once
 
 
 class OneAfterTheOther(FakeReader):
