@@ -272,9 +272,7 @@ class Tables(Fold):
 
     def scan(self) -> dict[tuple[int, int], list[int]]:
         """(table, id) → [n, offset]; of entries: (2, 0) → [count, sum of offsets], (3, account) → [sum, count]."""
-        shown = {
-            (table_of_part(part), id_): [record.value[1], record.offset] for (part, id_), record in self.rows.items()
-        }
+        shown = {(TABLE[part], id_): [record.value[1], record.offset] for (part, id_), record in self.rows.items()}
         shown |= {(ENTRIES, 0): [self.count, self.offsets]}
         shown |= {(3, id_): list(amount) for id_, amount in self.amounts.items()}
         return shown  # type: ignore[return-value]

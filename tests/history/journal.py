@@ -57,7 +57,7 @@ class Plan:
     readers: int = 3  # threads of each replica
     bank: bool = False  # transfers only, and whole scans only
     naive: str | None = None
-    slow_records: int = 8  # in a batch of the second replica
+    slow_records: int = 40  # in a batch of the second replica
 
     @property
     def tables(self) -> list[str]:
@@ -129,7 +129,7 @@ def published(path: Path) -> dict[str, Any] | None:
 
 @dataclass(slots=True)
 class WriteOp:
-    """A write, or a transaction. *rows*: [table, id, n (None: delete), condition]. *result*: None if nobody was told."""
+    """A write, or a transaction. *rows*: [table, id, n (None: delete), condition]. *result* is what was told."""
 
     number: int
     process: str

@@ -22,7 +22,7 @@ from merganser.consumers.apply import BatchLimits
 from merganser.schemas.errors import MerganserError
 
 LEVELS = {"eventual": 4, "session": 2, "bounded": 3, "strong": 4, "after": 3}
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 def scan_sql(plan: Plan) -> str:
@@ -78,14 +78,14 @@ class Clients:
         after: list[int] | None = None,
         rng: random.Random | None = None,
         publish_it: bool = False,
-    ) -> None:
+    ) -> bool:
         asked, noted = self._asked(level, after, rng)
         begun = time.monotonic()
         try:
             result = self.replica.query(self.scan_sql, timeout=TIMEOUT_S, **asked)
         except MerganserError as error:
             self._failed("scan", level, begun, error, noted)
-            return
+            return False
         done = time.monotonic()
         rows = [list(row) for row in result.rows()]
         position = self.plan.vector(result.position)
@@ -93,6 +93,7 @@ class Clients:
         if publish_it:
             shown = {"applied": self.plan.vector(result.applied), "rows": [row for row in rows if row[0] < ENTRIES]}
             publish(self.folder / f"shown{self.index}.json", shown)
+        return True
 
     def get(
         self, table: int, id_: int, level: str, after: list[int] | None = None, rng: random.Random | None = None
@@ -130,7 +131,7 @@ class Clients:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments of a read, and what the journal says of them."""
         if level == "bounded" and rng is not None:
-            bound = rng.choice((0.05, 0.2, 1.0))
+            bound = rng.choice((0.5, 2.0, 10.0))
             return {"max_staleness": bound}, {"bound": bound}
         asked: dict[str, Any] = {} if level == "after" else {"level": level}
         if after is None:
@@ -185,7 +186,8 @@ def main() -> None:
             thread.join()
         if clients.error is not None:
             raise clients.error
-        clients.scan("strong")
+        if not clients.scan("strong"):
+            raise AssertionError("the last scan found no end of the log")
     log.close()
 
 

@@ -24,7 +24,7 @@ from merganser.consumers.storefile import StoreFile
 from support.waiting import wait_for
 
 TESTS = Path(__file__).resolve().parents[1]
-_PATIENCE_S = 90
+_PATIENCE_S = 120
 
 
 @dataclass

@@ -109,7 +109,7 @@ class Writer:
 
     def do_singles(self) -> None:
         """Some writes by themselves, on their way at the same time."""
-        kinds = self.random.choices(list(SINGLES), list(SINGLES.values()), k=self.random.choice((1, 1, 4, 24)))
+        kinds = self.random.choices(list(SINGLES), list(SINGLES.values()), k=self.random.choice((1, 1, 8, 64)))
         self.plain([self.single(kind) for kind in kinds])
 
     def single(self, kind: str) -> Single:
