@@ -105,7 +105,8 @@ def _check_writes(history: History, log: Sequence[Sequence[Record]], final: Tabl
         if once and applied > 1:
             findings.add("applied twice", f"intent {w} was applied {applied} times", attempts)
         # A register's row may be rejected; a transfer or an event without a condition may not.
-        told = any(write.result == "ok" for write in attempts)
+        # Who was fenced leaves its work to the newer producer of its id, and says that it will be done.
+        told = any(write.result in ("ok", "fenced") for write in attempts)
         if told and not applied and not any(row[3] for write in attempts for row in write.rows) and _rows(attempts):
             findings.add("lost", f"intent {w} was acknowledged, and is not applied", attempts)
 

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from merganser.consumers.atomic import Atomicity
-from merganser.consumers.progress import Progress
+from merganser.consumers.replica import Replica
 from merganser.pipeline.log import Log
 from merganser.producers.commit import SendFailed, TransactionalClient
 from merganser.schemas.errors import CommitInDoubt, MerganserError, ProducerFenced
@@ -20,8 +20,13 @@ Patch = Callable[[Any, str, Any], None]
 
 
 def no_wait(patch: Patch) -> None:
-    """1: a commit that returned is taken for one that is visible: nobody waits for a token."""
-    patch(Progress, "wait", lambda *args, **named: None)
+    """1: a commit that returned is taken for one that is visible: nobody waits for its token."""
+    query = Replica.query
+
+    def at_once(self: Replica, sql: str, params: Any = None, *, after: Any = None, **named: Any) -> Any:
+        return query(self, sql, params, **named)
+
+    patch(Replica, "query", at_once)
 
 
 def stable_end(patch: Patch) -> None:
@@ -45,21 +50,26 @@ def seen_at_once(patch: Patch) -> None:
     patch(Atomicity, "_whole", lambda self, open_, position: True)
 
 
-def doubt_is_abort(patch: Patch) -> None:
-    """6: each fifth commit is answered late, and that is taken for an abort, which is safe to run again.
-
-    The answer is lost here; who asks is `Caller` (writer.py), which then runs the transaction again.
-    """
+def lose_answers(patch: Patch) -> None:
+    """No fault, but an occasion: every third commit is made, and its answer is lost."""
     end, count = TransactionalClient._end, [0]
 
-    def late(self: TransactionalClient, client: Any, tx: str) -> None:
+    def unanswered(self: TransactionalClient, client: Any, tx: str) -> None:
         end(self, client, tx)
         count[0] += 1
-        if count[0] % 5 == 0:
+        if count[0] % 3 == 0:
             self.close()
-            raise CommitInDoubt(tx, "the answer is late")
+            raise CommitInDoubt(tx, "the answer was lost")
 
-    patch(TransactionalClient, "_end", late)
+    patch(TransactionalClient, "_end", unanswered)
+
+
+def doubt_is_abort(patch: Patch) -> None:
+    """6: a commit in doubt is taken for one that failed, and run again without an operation id."""
+    from history.writer import Writer
+
+    lose_answers(patch)
+    patch(Writer, "doubt_is_abort", True)
 
 
 def forgetful(patch: Patch) -> None:

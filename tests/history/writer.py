@@ -32,7 +32,7 @@ from history.journal import (
     published,
     table_of,
 )
-from merganser.schemas.errors import CommitInDoubt, RolledBack
+from merganser.schemas.errors import CommitInDoubt, ProducerFenced, RolledBack
 from support.waiting import wait_for
 
 Row = list[Any]  # table, id, n (None: delete), condition or None
@@ -64,6 +64,9 @@ class Single(NamedTuple):
 
 
 class Writer:
+    #: The naive way, see faults.py.
+    doubt_is_abort = False
+
     def __init__(self, plan: Plan, index: int, life: int) -> None:
         self.plan, self.index = plan, index
         self.folder = Path(plan.folder)
@@ -142,6 +145,8 @@ class Writer:
         w = self.journal.number()
         rows, balances = self.between_own()
         result = self.commit("transfer", w, rows)
+        while result == "in doubt" and self.doubt_is_abort:
+            result = self.commit("transfer", w, rows)
         if result == "ok":
             self.balances |= balances
         elif result == "in doubt":
@@ -153,7 +158,7 @@ class Writer:
         rows, balances = self.between_own()
         op = f"transfer-{w}"
         for _ in range(self.random.randint(2, 3)):
-            while self.commit("transfer-op", w, rows, op) != "ok":
+            while self.commit("transfer-op", w, rows, op) not in ("ok", "fenced"):
                 pass  # rolled back or in doubt: the same again is safe
         self.balances |= balances
         self.late = [*self.late[-20:], (w, rows, op)]
@@ -203,6 +208,8 @@ class Writer:
             result = "rolled back"
         except CommitInDoubt:
             result = "in doubt"
+        except ProducerFenced:
+            result = "fenced"
         if result != "ok" or roll_back:
             self.journal.end(number, "rolled back" if roll_back else result)
             return result
