@@ -190,7 +190,7 @@ def _live(
         if number < kills:
             victims = readers if number % 2 else writers
             victim = rng.choice(victims)
-            least = rng.randrange(1, 4_000)
+            least = rng.randrange(1, 20_000)  # bytes
             wait_for(f"{victim.name} to be at work", lambda v=victim, n=least: v.noted > n, timeout_s=_PATIENCE_S)
             victim.kill()
             report.kills[victim.kind] += 1

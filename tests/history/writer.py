@@ -50,6 +50,10 @@ SINGLES = {"put": 40, "delete": 10, "conditional": 25, "event": 15, "event-again
 BANK = {"rollback": 2, "transfer": 6, "transfer-if": 8, "transfer-op": 6, "transfer-late": 3}
 
 
+#: So far the slower replica may fall behind before a writer waits for it: reads that wait for it are to end.
+BACKLOG = 1_500
+
+
 class RollBack(Exception):
     """What ends the block of a transaction that is to be rolled back."""
 
@@ -88,6 +92,8 @@ class Writer:
         while not select.select([sys.stdin], [], [], 0)[0]:
             kind = self.random.choices(names, weights)[0]
             getattr(self, "do_" + kind.replace("-", "_"))()
+            if self.behind() > BACKLOG:
+                wait_for("the replicas to catch up", lambda: self.behind() < BACKLOG // 2, timeout_s=120)
         self.producer.close()
         self.log.close()
 
@@ -107,6 +113,11 @@ class Writer:
 
     def shown(self) -> dict[str, Any] | None:
         return published(self.folder / f"shown{self.random.randrange(2)}.json")
+
+    def behind(self) -> int:
+        """How many offsets the slower replica lacks of what this writer wrote."""
+        shown = [published(self.folder / f"shown{index}.json") for index in range(2)]
+        return max((sum(map(_lack, s["applied"], self.token)) for s in shown if s is not None), default=0)
 
     # -- kinds of writes ---------------------------------------------------------------------
 
@@ -220,6 +231,7 @@ class Writer:
 
     def acknowledged(self, token: list[int], tx: str | None) -> None:
         """Tell the readers, which read after it."""
+        self.token = token
         publish(self.folder / f"token{self.index}.json", {"token": token, "tx": tx})
 
     # -- choices -----------------------------------------------------------------------------
@@ -245,6 +257,10 @@ def write(plan: Plan, to: Any, row: Row, w: int, op: str | None) -> mg.Write:
     if n is None:
         return to.delete(plan.tables[table], {"id": id_}, op=op, **asked)  # type: ignore[no-any-return]
     return to.put(plan.tables[table], {"id": id_, "n": n, "w": w}, op=op, **asked)  # type: ignore[no-any-return]
+
+
+def _lack(at: int, wanted: int) -> int:
+    return max(0, wanted - at)
 
 
 def place(plan: Plan, written: mg.Write) -> list[int] | None:
