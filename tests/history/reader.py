@@ -1,6 +1,6 @@
 """A process with a replica and threads that read from it at every level, and is killed now and then.
 
-It goes on until its stdin is closed; then each thread ends, and one last strong scan is made.
+It goes on until a line comes by stdin; then each thread ends. When stdin is closed, one last strong scan is made.
 """
 
 from __future__ import annotations
@@ -181,11 +181,14 @@ def main() -> None:
         while not select.select([sys.stdin], [], [], 0.1)[0]:
             if replica.error is not None or clients.error is not None:
                 raise replica.error or clients.error  # type: ignore[misc]
+        sys.stdin.readline()
         clients.stopping.set()
         for thread in threads:
             thread.join()
         if clients.error is not None:
             raise clients.error
+        publish(folder / f"quiet{index}.json", {"life": life})
+        sys.stdin.read()  # until the clients of the other replica have written their last, too
         if not clients.scan("strong"):
             raise AssertionError("the last scan found no end of the log")
     log.close()

@@ -93,6 +93,11 @@ class Child:
         self.check_alive()
         self.end()
 
+    def tell(self, word: str) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
     def finish(self) -> None:
         """Ask it to end, and wait."""
         assert self.process is not None and self.process.stdin is not None
@@ -151,8 +156,7 @@ def run(
         for child in (*readers, *writers):
             child.start()
         _live(plan, operations, kills, readers, writers, counted, report, say, begun + deadline_s)
-        for child in (*writers, *readers):  # the last scans are of all that was written
-            child.finish()
+        _end(plan, readers, writers)
     finally:
         for child in (*readers, *writers):
             child.end()
@@ -195,6 +199,24 @@ def _live(
             victim.kill()
             report.kills[victim.kind] += 1
             victim.start()
+
+
+def _end(plan: Plan, readers: list[Child], writers: list[Child]) -> None:
+    """First nobody writes any more, then the last scans are made: they are of all that was written."""
+    for child in writers:
+        child.finish()
+    for child in readers:
+        child.tell("stop")
+    quiet = [Path(plan.folder) / f"quiet{index}.json" for index in range(len(readers))]
+
+    def all_quiet() -> bool:
+        for child in readers:
+            child.check_alive()
+        return all(path.exists() for path in quiet)
+
+    wait_for("the readers' clients to end", all_quiet, timeout_s=_PATIENCE_S)
+    for child in readers:
+        child.finish()
 
 
 def judge(plan: Plan, report: Report) -> None:
