@@ -19,6 +19,7 @@ import fastavro
 from confluent_kafka import Consumer, TopicPartition
 
 from history.journal import ENTRIES, EVENTS, PARTITIONS, ROW, Plan
+from support.waiting import wait_for
 
 Place = tuple[int, int]
 
@@ -286,20 +287,30 @@ _VALUE = fastavro.parse_schema(ROW)
 
 
 def read_log(plan: Plan) -> tuple[list[list[Record]], list[int]]:
-    """All committed records, by partition, and the log's ends."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": plan.servers,
-            "group.id": f"fold-{plan.tag}",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "error",
-        }
-    )
+    """All committed records, by partition, and the log's ends, once no transaction is open any more.
+
+    A commit returns before it is visible, so the first look may find less than what was acknowledged.
+    """
+    settings = {"bootstrap.servers": plan.servers, "group.id": f"fold-{plan.tag}", "auto.offset.reset": "error"}
+    plain = Consumer({**settings, "isolation.level": "read_uncommitted"})
+    consumer = Consumer({**settings, "isolation.level": "read_committed", "enable.partition.eof": True})
     numbers = {(tp.topic, tp.partition): number for number, tp in enumerate(plan.partitions)}
+    try:
+        ends = _ends(plain, numbers)
+        wait_for("open transactions to end", lambda: _ends(consumer, numbers) == ends)
+        return _read(consumer, numbers), ends
+    finally:
+        plain.close()
+        consumer.close()
+
+
+def _ends(consumer: Consumer, numbers: Iterable[tuple[str, int]]) -> list[int]:
+    """Of a reader of committed records: the last stable offsets."""
+    return [consumer.get_watermark_offsets(TopicPartition(*tp), timeout=30)[1] for tp in numbers]
+
+
+def _read(consumer: Consumer, numbers: dict[tuple[str, int], int]) -> list[list[Record]]:
     log: list[list[Record]] = [[] for _ in numbers]
-    ends = [consumer.get_watermark_offsets(TopicPartition(*tp), timeout=30)[1] for tp in numbers]
     consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in numbers])
     ended = set[int]()
     while len(ended) < len(numbers):
@@ -308,10 +319,9 @@ def read_log(plan: Plan) -> tuple[list[list[Record]], list[int]]:
             if message.error() is not None:
                 assert message.error().name() == "_PARTITION_EOF", message.error()
                 ended.add(part)
-                continue
-            log[part].append(_record(part, message, numbers))
-    consumer.close()
-    return log, ends
+            else:
+                log[part].append(_record(part, message, numbers))
+    return log
 
 
 def _record(part: int, message: Any, numbers: dict[tuple[str, int], int]) -> Record:

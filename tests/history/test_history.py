@@ -18,7 +18,7 @@ def proven(report: Report) -> None:
 
 
 def test_every_read_is_what_the_log_says(broker: str, tmp_path: Path) -> None:
-    report = run(new_plan(broker, tmp_path, seed=3, writers=2, readers=2), operations=3_000, kills=2)
+    report = run(new_plan(broker, tmp_path, seed=3, writers=2, readers=2), operations=2_000, kills=2)
     proven(report)
     counts = report.findings.counts
     for kind in ("put", "delete", "conditional", "event", "transaction", "transfer-op"):
@@ -30,7 +30,7 @@ def test_no_query_ever_finds_money_missing(broker: str, tmp_path: Path) -> None:
     """The bank: accounts in 16 partitions of two tables, and readers that add them all up."""
     plan = new_plan(broker, tmp_path, seed=4, writers=2, readers=2, bank=True)
     assert len({tp.topic for tp in plan.partitions[:16]}) == 2 and (LEFT, RIGHT) == (0, 1)
-    report = run(plan, operations=600, kills=2)
+    report = run(plan, operations=400, kills=2)
     proven(report)
     counts = report.findings.counts
     for kind in ("transfer", "transfer-if", "transfer-op"):
