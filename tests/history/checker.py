@@ -29,7 +29,7 @@ class Findings:
 
     def add(self, kind: str, what: str, shown_by: object) -> None:
         self.kinds[kind] += 1
-        if self.kinds[kind] <= 20:
+        if self.kinds[kind] <= 3:
             self.violations.append(f"{kind}: {what}\n      {_short(shown_by)}")
 
     def text(self) -> str:
@@ -43,7 +43,7 @@ class Findings:
 
 def _short(shown_by: object) -> str:
     text = repr(shown_by)
-    return text if len(text) < 700 else text[:700] + "…"
+    return text if len(text) < 400 else text[:400] + "…"
 
 
 def check(history: History, log: Sequence[Sequence[Record]], ends: Sequence[int]) -> Findings:
