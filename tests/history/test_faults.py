@@ -20,8 +20,13 @@ from merganser.schemas.encode import RowEncoder
 from merganser.schemas.headers import Marks, encode
 from merganser.schemas.partitioner import partition_of
 from merganser.schemas.position import TopicPartition
-from support.naive import both_ways
 from support.waiting import wait_for
+
+
+#: As built, the same steps are of the long form: the short histories (test_history.py) prove that meanwhile.
+both_ways = pytest.mark.parametrize(
+    "naive", [pytest.param(False, id="ours", marks=pytest.mark.slow), pytest.param(True, id="naive")]
+)
 
 
 @pytest.fixture
