@@ -22,7 +22,6 @@ from merganser.schemas.partitioner import partition_of
 from merganser.schemas.position import TopicPartition
 from support.waiting import wait_for
 
-
 #: As built, the same steps are of the long form: the short histories (test_history.py) prove that meanwhile.
 both_ways = pytest.mark.parametrize(
     "naive", [pytest.param(False, id="ours", marks=pytest.mark.slow), pytest.param(True, id="naive")]
