@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint crash stories bench lock clean
+.PHONY: help setup demo test test-long lint crash stories history bank bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,12 @@ stories: setup ## thousands of seeded recovery stories on the scripted log
 	MERGANSER_STORIES=2000 $(BIN)/pytest tests/stories/test_recovery.py
 	MERGANSER_STORIES=2000 $(BIN)/pytest tests/stories/test_atomicity.py -k agree
 	MERGANSER_STORIES=200 $(BIN)/pytest tests/stories/test_atomicity.py -k oracles
+
+history: setup ## 200,000 operations of clients of killed writers and replicas, held against the log
+	$(BIN)/python -m tests.history --operations 200000 --kills 60
+
+bank: setup ## money moved by killed writers, and every query finds all of it
+	$(BIN)/python -m tests.history --bank --operations 20000 --kills 40
 
 bench: setup ## rows/s as ratios of a raw consumer, freshness, memory
 	$(BIN)/python -m bench

@@ -252,14 +252,13 @@ class Replica:
     def _recent_ends(
         self, partitions: Collection[TopicPartition], max_staleness: float, deadline: Deadline
     ) -> Position:
-        """Ends sampled at most *max_staleness* seconds ago, which are applied."""
-        while True:
-            ends = self._samples.proof(partitions, self._progress.applied, time.monotonic() - max_staleness)
-            if ends is not None:
-                return ends
-            self._wait(self._sample(partitions, deadline), deadline, "bounded")
-            if deadline.passed:
-                raise NotFreshEnough("bounded", deadline.timeout_s, "by then each sample of the log's ends was too old")
+        """Ends sampled at most *max_staleness* seconds before this call, or in it, which are applied."""
+        since_s = time.monotonic() - max_staleness
+        ends = self._samples.proof(partitions, self._progress.applied, since_s)
+        if ends is None:
+            ends = self._sample(partitions, deadline)
+            self._wait(ends, deadline, "bounded")
+        return ends
 
     def _read(self, query: duckdb.Statement, params: Params, deadline: Deadline) -> Result:
         try:
