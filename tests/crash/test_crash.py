@@ -14,7 +14,7 @@ from merganser.pipeline.broker import LocalBroker
 
 
 def test_killed_at_every_step_a_replica_loses_and_doubles_nothing(broker: str, tmp_path: Path) -> None:
-    report = run(broker, tmp_path, Plan(cycles=18, seed=18, rows_per_s=800))
+    report = run(broker, tmp_path, Plan(cycles=19, seed=18, rows_per_s=800))
     assert report.findings.none, report.text()
     assert set(STEPS) <= set(report.kills)
 

@@ -102,10 +102,12 @@ def test_two_shops_at_once_with_lost_answers_keep_every_promise(broker: str, tmp
     assert sell(broker, tmp_path, 0.4, []) == set()
 
 
+@pytest.mark.slow
 def test_without_conditions_two_shops_sell_the_same_thing_twice(broker: str, tmp_path: Path) -> None:
     assert LEFT in sell(broker, tmp_path, 0, [trouble.CONDITIONS])
 
 
+@pytest.mark.slow
 def test_without_operation_ids_a_retried_order_is_doubled(broker: str, tmp_path: Path) -> None:
     assert ONE_ORDER in sell(broker, tmp_path, 0.4, [trouble.OPERATIONS])
 

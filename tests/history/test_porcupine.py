@@ -24,6 +24,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 @both_ways
 def test_both_checkers_agree(
     naive: bool, broker: str, tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch

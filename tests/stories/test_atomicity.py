@@ -25,7 +25,7 @@ from stories.world import Crash, FakeReplica, replica
 from support.fakelog import FakeLog, FakeReader
 from support.naive import both_ways, caught
 
-SEEDS = int(os.environ.get("MERGANSER_STORIES", "24"))
+SEEDS = int(os.environ.get("MERGANSER_STORIES", "8"))
 
 
 def seen(opened: FakeReplica) -> tuple[Mapping[TopicPartition, int], State]:

@@ -20,7 +20,7 @@ from merganser.consumers.rows import write
 from merganser.consumers.store import Store
 from stories.world import Crash, FakeReplica, World, replica
 
-SEEDS = int(os.environ.get("MERGANSER_STORIES", "40"))
+SEEDS = int(os.environ.get("MERGANSER_STORIES", "20"))
 
 
 def limits(seed: int) -> BatchLimits:
