@@ -29,7 +29,7 @@ from ..schemas.errors import LogUnavailable, RegistryUnavailable, StoreFailed, T
 from ..schemas.position import Position, TopicPartition
 from .batch import Batch
 from .checks import Stored
-from .collect import Collector
+from .collect import Collector, Undecidable
 from .follow import Follow, Start
 from .log import Log, Problem, Reader
 from .progress import Progress
@@ -128,6 +128,9 @@ class Applier:
                     self.turn()
                 except duckdb.Error as error:
                     self.recover(error)
+                except Undecidable as error:
+                    self._settle()
+                    self._go_on_without(error.stopped)
         except BaseException as error:  # noqa: BLE001  # whatever it is, readers must hear of it
             _log.error("the apply loop ended: %s", error)
             if not self._stopping.is_set():
@@ -173,7 +176,7 @@ class Applier:
             return False
         # While far behind, large batches are cheaper, and nobody's read gets staler by them.
         waiting = self._collector.position.behind(self._reader.known_ends())
-        return sum(waiting.values()) < self._limits.poll_records
+        return sum(n for tp, n in waiting.items() if tp not in self._paused) < self._limits.poll_records
 
     def _hand_over(self) -> None:
         """Give what was collected to the worker, once it is done with the batch before."""
@@ -239,6 +242,7 @@ class Applier:
 
     def begin(self) -> None:
         """Read on from the store's positions, of all partitions of all tables that go on."""
+        self._paused = frozenset()
         self._load()
         starts, stopped = self._follow.starts(self._follow.partitions(self._follow.tables))
         for why in stopped:
@@ -250,7 +254,7 @@ class Applier:
 
     def _own(self, starts: Sequence[Start]) -> None:
         for start in starts:
-            self._collector.own(start.partition, start.offset, start.last, start.first)
+            self._collector.own(start.partition, start.offset, start.last, start.late)
         self._collector.waiting.hold(self._store.held({start.partition for start in starts}))
         self._hold({tp: stored for tp, stored in self._store.positions().items() if tp.topic in self._follow.names})
 

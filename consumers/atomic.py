@@ -51,36 +51,41 @@ class Entry:
     key: bytes | None
     value: bytes | None
     marks: Marks
+    framed: bool = True
+    """Whether the key begins with a schema id, which is no part of what it says."""
+
+    @property
+    def key_identity(self) -> bytes:
+        """Equal for equal keys: compatible key schemas write a key in the same bytes. Only if there is one."""
+        assert self.key is not None
+        return self.key[5:] if self.framed else self.key
 
     @property
     def identities(self) -> list[Identity]:
         """What puts this record in order with others: its key, and its operation ids."""
         partition = self.place.partition
-        keys: list[Identity] = [] if self.key is None else [(partition, key_identity(self.key))]
+        keys: list[Identity] = [] if self.key is None else [(partition, self.key_identity)]
         return [*keys, *((partition, op) for op in self.marks.ops)] if self.marks.ops else keys
 
     @property
     def nbytes(self) -> int:
-        return len(self.key or b"") + len(self.value or b"")
+        """About what it takes in memory, with its places in tables and queues."""
+        return len(self.key or b"") + len(self.value or b"") + _OVERHEAD
 
 
-def key_identity(key: bytes) -> bytes:
-    """Equal for equal keys: the schema id goes, compatible key schemas write a key in the same bytes."""
-    return key[5:] if key[:1] == b"\0" and len(key) > 5 else key
+_OVERHEAD = 600
 
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """What is applied together or not at all; once released, *entries* are by place."""
+    """What is applied together or not at all; once released, *entries* are by place.
+
+    *resolution* is what was decided of one that lacks records.
+    """
 
     tx: str | None
     entries: list[Entry] = field(default_factory=list)
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """What was decided of it, should it lack records: the first decision counts."""
-        decisions = [entry for entry in self.entries if entry.marks.resolution]
-        return min(decisions, key=lambda entry: entry.place).marks.resolution if decisions else None
+    resolution: Resolution | None = None
 
     @property
     def rows(self) -> list[Entry]:
@@ -89,7 +94,8 @@ class Unit:
 
     @property
     def first(self) -> Place:
-        return self.entries[0].place
+        """Of its rows, if it has any: decisions lie wherever they were written."""
+        return (self.rows or self.entries)[0].place
 
 
 @dataclass(slots=True)
@@ -113,12 +119,14 @@ class Torn(NamedTuple):
 class Atomicity:
     """What is held back, and the decision what no longer has to be. Used by one thread; no I/O.
 
-    *excused* tells of a partition whether it may lack records that were there: those below where the
-    store began, or that compaction took.
+    *compacted* tells of a partition whether the cleaner may have taken records of it.
     """
 
-    def __init__(self, excused: Callable[[TopicPartition], bool] = lambda partition: False) -> None:
-        self._excused = excused
+    def __init__(self, compacted: Callable[[TopicPartition], bool] = lambda partition: False) -> None:
+        self._compacted = compacted
+        self.late: dict[TopicPartition, int] = {}
+        """Of transactions with a record below these offsets, the rest may have been read before, or is lost
+        below where the store began."""
         self._clear()
 
     def _clear(self) -> None:
@@ -225,13 +233,22 @@ class Atomicity:
     def _whole(self, open_: _Transaction, position: Mapping[TopicPartition, int]) -> bool:
         """True if no record is missing that could still come. A torn one is whole once that is decided."""
         missing = self._missing(open_, position)
-        return not missing or (
-            open_.ends is not None
-            and all(_passed(tp, position, open_.ends) and self._forgiven(open_, tp) for tp in missing)
-        )
+        if not missing:
+            return True
+        if open_.ends is None or not all(_passed(tp, position, open_.ends) for tp in missing):
+            return False
+        lost = self._lost(open_, missing)
+        open_.unit.resolution = _decision(open_.unit, min(lost)) if lost else None
+        return not lost or open_.unit.resolution is not None
 
-    def _forgiven(self, open_: _Transaction, partition: TopicPartition) -> bool:
-        return open_.unit.resolution is not None or self._excused(partition)
+    def _lost(self, open_: _Transaction, missing: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Those of *missing* that nothing excuses."""
+        if open_.manifest is None:
+            return []
+        entries = open_.unit.entries
+        if any(entry.place.offset < self.late.get(entry.place.partition, 0) for entry in entries):
+            return []
+        return [tp for tp in missing if not self._compacted(tp)]
 
     def _missing(self, open_: _Transaction, position: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """How many records each partition that is held here still lacks."""
@@ -259,6 +276,11 @@ class Atomicity:
             if tx in self._open:
                 self._open[tx].ends = ends
 
+    def reopen(self) -> None:
+        """Other partitions are held now: the ends have to be sampled again."""
+        for open_ in self._open.values():
+            open_.ends = None
+
     def torn(self, position: Mapping[TopicPartition, int]) -> list[Torn]:
         """The transactions that lack records for good."""
         found = []
@@ -266,15 +288,18 @@ class Atomicity:
             if open_.ends is None:
                 continue
             missing = self._missing(open_, position)
-            lost = {
-                tp: n
-                for tp, n in missing.items()
-                if _passed(tp, position, open_.ends) and not self._forgiven(open_, tp)
-            }
+            passed = [tp for tp in missing if _passed(tp, position, open_.ends)]
+            lost = {tp: missing[tp] for tp in self._lost(open_, passed)}
             if lost:
                 tables = {tp.topic for tp in open_.manifest or open_.arrived if tp in position}
                 found.append(Torn(tx, lost, frozenset(tables)))
         return found
+
+
+def _decision(unit: Unit, partition: TopicPartition) -> Resolution | None:
+    """What was decided of *unit* in *partition*: the first decision there counts, whatever others say."""
+    decisions = [e for e in unit.entries if e.marks.resolution is not None and e.place.partition == partition]
+    return min(decisions, key=lambda entry: entry.place.offset).marks.resolution if decisions else None
 
 
 def _passed(tp: TopicPartition, position: Mapping[TopicPartition, int], ends: Position) -> bool:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import duckdb
 
 from ..schemas.errors import LogUnavailable, TableStopped
-from ..schemas.headers import RESOLVE
+from ..schemas.headers import is_decision
 from ..schemas.kafka import Deadline
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import quote
@@ -139,7 +139,8 @@ LEFT JOIN (
     SELECT partition, count(*) AS n FROM _merganser.quarantine WHERE topic = $topic GROUP BY partition
 ) AS q ON q.partition = p.partition
 LEFT JOIN (
-    SELECT partition, count(*) AS n FROM _merganser.pending WHERE topic = $topic GROUP BY partition
+    SELECT partition, count(*) AS n FROM _merganser.pending
+    WHERE topic = $topic AND resolution IS NULL GROUP BY partition
 ) AS h ON h.partition = p.partition
 LEFT JOIN (
     SELECT _partition, count(*) AS n, min(_offset) AS lowest, max(_offset) AS highest,
@@ -276,7 +277,7 @@ def _count(poll: Poll, end: Position, counts: dict[TopicPartition, int]) -> set[
     done = {tp for tp, offset in poll.ends if offset >= end.get(tp, 0)}
     for topic, chunk in poll.chunks.items():
         ends = {p: end[TopicPartition(topic, p)] for p in set(chunk.partitions)}
-        decisions = {i for i, headers in chunk.headers.items() if any(name == RESOLVE for name, _ in headers)}
+        decisions = {i for i, headers in chunk.headers.items() if is_decision(headers)}
         places = enumerate(zip(chunk.partitions, chunk.offsets, strict=True))
         below = Counter(p for i, (p, offset) in places if offset < ends[p] and i not in decisions)
         for partition, count in below.items():

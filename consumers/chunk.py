@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-from ..schemas.headers import Headers, is_ours
+from ..schemas.headers import Headers, ours
 
 _MILLISECONDS = itemgetter(1)
 
@@ -66,7 +66,7 @@ class Chunk:
         headers = list(map(kind.headers, records))
         if any(headers):
             start = len(self)
-            self.headers |= {start + i: found for i, found in enumerate(headers) if found and is_ours(found)}
+            self.headers |= {start + i: mine for i, found in enumerate(headers) if found and (mine := ours(found))}
         partitions = list(map(kind.partition, records))
         self.partitions += partitions
         self.offsets += map(kind.offset, records)

@@ -11,13 +11,13 @@ Invariants
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import pyarrow as pa
 
-from ..schemas.errors import SplitTransaction, TableStopped
+from ..schemas.errors import MerganserError, SplitTransaction, TableStopped
 from ..schemas.headers import BadHeader, Headers, Marks, decode
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
@@ -59,6 +59,14 @@ class _Stage:
     spoiled: dict[Place, str] = field(default_factory=dict)
 
 
+class Undecidable(MerganserError):
+    """What was collected has a transaction that cannot be decided on here: *stopped* are its tables."""
+
+    def __init__(self, stopped: Sequence[TableStopped]) -> None:
+        super().__init__(str(stopped[0]))
+        self.stopped = stopped
+
+
 class Collector:
     """Collects polls until :meth:`take`. Used by one thread."""
 
@@ -66,8 +74,7 @@ class Collector:
         self._decoders: dict[str, TableDecoder] = {}
         self._next: dict[TopicPartition, int] = {}
         self._unproven: dict[TopicPartition, Seen] = {}
-        self._begun_above_0: set[TopicPartition] = set()
-        self.waiting = Waiting(self._may_lack)
+        self.waiting = Waiting(lambda tp: self._decoders[tp.topic].table.compacted)
         self._reset()
 
     def _reset(self) -> None:
@@ -88,12 +95,11 @@ class Collector:
         """Collect the records of this table, of the partitions that are owned."""
         self._decoders[decoder.table.name] = decoder
 
-    def own(self, tp: TopicPartition, offset: int, last: Seen | None, first: int = 0) -> None:
-        """Collect *tp* from *offset*. If *last* is given, the log has to show that record first. *first*
-        is where the store began."""
+    def own(self, tp: TopicPartition, offset: int, last: Seen | None, late: int = 0) -> None:
+        """Collect *tp* from *offset*. If *last* is given, the log has to show that record first. *late*: see
+        :meth:`Store.rejoin`."""
         self._next[tp] = offset
-        if first > 0:
-            self._begun_above_0.add(tp)
+        self.waiting.join({tp: late})
         if last is not None:
             self._unproven[tp] = last
 
@@ -225,8 +231,8 @@ class Collector:
         if not entries and self.waiting.idle:
             return
         released = self.waiting.offer(entries, self._next)
+        self._check_decidable(released)
         if any(map(guarded, released)):
-            self._check_whole(released)
             self._stages.append(_Stage())
         self._units += released
         for unit in released:
@@ -235,17 +241,26 @@ class Collector:
             for entry in unit.rows:
                 self._open[entry.place.partition.topic].released.append(entry)
 
-    def _check_whole(self, units: Collection[Unit]) -> None:
-        """SplitTransaction if one of them cannot be decided on here: other members have a part of it."""
-        for unit in filter(guarded, units):
-            for tp in {tp for entry in unit.entries for tp in entry.marks.manifest or ()}:
-                if tp.topic in self._decoders and tp not in self._next:
-                    why = f"transaction {unit.tx} has conditions or operation ids, and a part of it is in {tp}"
-                    raise SplitTransaction(unit.first.partition.topic, f"{why}, which this member does not hold")
+    def _check_decidable(self, units: Collection[Unit]) -> None:
+        """Undecidable if conditions or operation ids of a transaction have to do with partitions that are not
+        held here: the decision is of all of it."""
+        for unit in units:
+            if unit.tx is None or not any(guarded(unit) or entry.marks.guarded for entry in unit.entries):
+                continue
+            elsewhere = {tp for entry in unit.entries for tp in entry.marks.manifest or ()} - self._next.keys()
+            elsewhere = {tp for tp in elsewhere if self._exists(tp)}
+            if elsewhere:
+                why = f"transaction {unit.tx} has conditions or operation ids, and a part of it is in {min(elsewhere)}"
+                tables = sorted({entry.place.partition.topic for entry in unit.entries})
+                raise Undecidable([SplitTransaction(table, f"{why}, which is not followed here") for table in tables])
+
+    def _exists(self, tp: TopicPartition) -> bool:
+        decoder = self._decoders.get(tp.topic)
+        return decoder is None or tp.partition < decoder.table.partitions
 
     def _entries(self, topic: str, chunk: Chunk) -> list[Entry]:
         """The records of *chunk*; those whose headers are none of ours, by our names, are poison."""
-        entries = []
+        entries, framed = [], self._decoders[topic].table.key_encoding == "avro"
         for i, (partition, offset) in enumerate(zip(chunk.partitions, chunk.offsets, strict=True)):
             tp = TopicPartition(topic, partition)
             try:
@@ -255,7 +270,8 @@ class Collector:
                 continue
             if marks.resolution is not None:
                 self._moves[tp].read -= 1  # a control record of ours: a gap, as Kafka's are
-            entries.append(Entry(Place(tp, offset), chunk.times_ms[i], chunk.keys[i], chunk.values[i], marks))
+            place = Place(tp, offset)
+            entries.append(Entry(place, chunk.times_ms[i], chunk.keys[i], chunk.values[i], marks, framed))
         return entries
 
     def _place_units(self) -> None:
@@ -268,10 +284,6 @@ class Collector:
         else:
             self._settled += [unit for unit in units if unit.tx is not None]
             stage.numbers, stage.spoiled = {}, {}
-
-    def _may_lack(self, tp: TopicPartition) -> bool:
-        """True if records that were in *tp* may be missing from what this replica is given of it."""
-        return tp in self._begun_above_0 or self._decoders[tp.topic].table.compacted
 
     def _move(self, tp: TopicPartition) -> Move:
         if tp not in self._moves:
@@ -352,7 +364,7 @@ def _marks(headers: Headers | None) -> Marks:
     return _decoded(tuple(headers)) if headers else _NO_MARKS
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _decoded(headers: tuple[tuple[str, bytes | str | None], ...]) -> Marks:
     """Most records of a transaction have the same headers."""
     return decode(headers) or _NO_MARKS

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from ..schemas.headers import Condition
 from ..schemas.position import TopicPartition
-from .atomic import Entry, Place, Unit, key_identity
+from .atomic import Entry, Place, Unit
 
 #: For how many offsets of its partition an operation id is remembered. Part of what a log means: two
 #: replicas that remember differently would differ.
@@ -74,7 +74,7 @@ class Verdict:
 
 def guarded(unit: Unit) -> bool:
     """True if the unit may come to anything but being applied, whatever its values are."""
-    return any(e.marks.condition or e.marks.ops or e.marks.resolution for e in unit.entries)
+    return unit.resolution is not None or any(e.marks.condition or e.marks.ops for e in unit.entries)
 
 
 def asked_for(units: Iterable[Unit]) -> list[Entry]:
@@ -142,7 +142,7 @@ def _run(unit: Unit, rows: dict[Key, int], keyless: Collection[str]) -> Verdict:
             if entry.marks.condition is not None:
                 return Verdict(unit, "rejected", "a condition on a row without a key", entry.place)
             continue
-        key = (entry.place.partition, key_identity(entry.key))
+        key = (entry.place.partition, entry.key_identity)
         version = changed[key] if key in changed else rows.get(key)
         if entry.marks.condition is not None and (why := _fails(entry.marks.condition, version)):
             return Verdict(unit, "rejected", why, entry.place)

@@ -27,13 +27,13 @@ CREATE TABLE _merganser.positions (
     topic VARCHAR, partition INTEGER, topic_id VARCHAR, first_offset BIGINT, next_offset BIGINT,
     last_offset BIGINT, leader_epoch INTEGER, digest BLOB,
     puts BIGINT, deletes BIGINT, gaps BIGINT, caught_up_ms BIGINT,
-    applied_offset BIGINT, rejected BIGINT, repeated BIGINT);
+    applied_offset BIGINT, rejected BIGINT, repeated BIGINT, late_below BIGINT);
 CREATE TABLE _merganser.quarantine (
     topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp TIMESTAMP WITH TIME ZONE,
     key BLOB, value BLOB, reason VARCHAR);
 CREATE TABLE _merganser.pending (
     topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp_ms BIGINT, key BLOB, value BLOB,
-    tx VARCHAR, manifest VARCHAR, condition VARCHAR, ops VARCHAR[], resolution VARCHAR);
+    tx VARCHAR, manifest VARCHAR, condition VARCHAR, ops VARCHAR[], resolution VARCHAR, guarded BOOLEAN);
 CREATE TABLE _merganser.rejections (
     topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp TIMESTAMP WITH TIME ZONE,
     tx VARCHAR, ops VARCHAR[], reason VARCHAR);

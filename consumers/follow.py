@@ -24,14 +24,14 @@ _log = logging.getLogger("merganser.apply")
 
 @dataclass(frozen=True)
 class Start:
-    """Where to go on in one partition: *read_from* lies at or below *offset*, to show *last* again. *first*
-    is where the store began."""
+    """Where to go on in one partition: *read_from* lies at or below *offset*, to show *last* again. *late*:
+    see :meth:`Store.rejoin`."""
 
     partition: TopicPartition
     read_from: int
     offset: int
     last: Seen | None
-    first: int
+    late: int
 
 
 def _key_text(key: Sequence[str]) -> str:
@@ -115,12 +115,15 @@ class Follow:
         found: list[Start] = []
         stopped: dict[str, TableStopped] = {}
         new: dict[str, dict[TopicPartition, int]] = {}
+        marked = {name for name, table in self._store.tables().items() if table.stopped is not None}
+        # What begins, or goes on, later than the rest of the store, or without the beginning of the log.
+        partial = bool(stored) or any(log_starts.get(tp, 0) > 0 for tp in partitions)
         for tp in partitions:
             table = self.tables[tp.topic]
             if tp not in stored:
                 offset = first_start(table, tp, log_starts.get(tp, 0), self._accept_partial)
                 new.setdefault(table.name, {})[tp] = offset
-                found.append(Start(tp, offset, offset, None, offset))
+                found.append(Start(tp, offset, offset, None, log_ends.get(tp, 0) if partial else 0))
                 continue
             try:
                 read_from = next_start(table, tp, stored[tp], log_starts, log_ends, now_ms)
@@ -128,13 +131,15 @@ class Follow:
                 stopped.setdefault(table.name, why)
                 continue
             last = stored[tp].last if read_from < stored[tp].next_offset else None
-            found.append(Start(tp, read_from, stored[tp].next_offset, last, stored[tp].first_offset))
+            late = log_ends.get(tp, 0) if tp.topic in marked else stored[tp].late_below
+            found.append(Start(tp, read_from, stored[tp].next_offset, last, late))
+        late_below = Position({start.partition: start.late for start in found})
         for name, offsets in new.items():
             if name not in stopped:
-                self._store.add_partitions(self.tables[name], Position(offsets))
+                self._store.add_partitions(self.tables[name], Position(offsets), late_below)
                 _warn_of_partial(Position(offsets))
-        marked = {name for name, table in self._store.tables().items() if table.stopped is not None}
         for name in marked & {tp.topic for tp in partitions} - stopped.keys():
+            self._store.rejoin(late_below.of({name}))
             self._store.mark_stopped(name, None)
         return [start for start in found if start.partition.topic not in stopped], list(stopped.values())
 

@@ -36,6 +36,7 @@ _PENDING = pa.schema(
         ("condition", pa.string()),
         _OPS,
         ("resolution", pa.string()),
+        ("guarded", pa.bool_()),
     ]
 )
 _REJECTIONS = pa.schema([*_PLACE, ("timestamp", _INSTANT), ("tx", pa.string()), _OPS, ("reason", pa.string())])
@@ -80,6 +81,7 @@ def hold(con: Connection, entries: Collection[Entry]) -> None:
             str(e.marks.condition) if e.marks.condition else None,
             e.marks.ops,
             e.marks.resolution,
+            e.marks.guarded,
         )
         for e in entries
     ]
@@ -94,8 +96,8 @@ def release(con: Connection, places: Collection[Place]) -> None:
             run(con, _RELEASE_SQL)
 
 
-def held(con: Connection, partitions: Collection[TopicPartition]) -> list[Entry]:
-    """What is held back of *partitions*, by place."""
+def held(con: Connection, partitions: Collection[TopicPartition], framed: Collection[str]) -> list[Entry]:
+    """What is held back of *partitions*, by place; the keys of the tables *framed* begin with a schema id."""
     rows = run(con, 'SELECT * FROM _merganser.pending ORDER BY topic, partition, "offset"')
     return [
         Entry(
@@ -103,9 +105,10 @@ def held(con: Connection, partitions: Collection[TopicPartition]) -> list[Entry]
             time_ms,
             key,
             value,
-            Marks(tx, text and manifest(text), if_ and condition(if_), tuple(ops), resolution),
+            Marks(tx, text and manifest(text), if_ and condition(if_), tuple(ops), resolution, guarded),
+            topic in framed,
         )
-        for topic, partition, offset, time_ms, key, value, tx, text, if_, ops, resolution in rows
+        for topic, partition, offset, time_ms, key, value, tx, text, if_, ops, resolution, guarded in rows
         if TopicPartition(topic, partition) in partitions
     ]
 

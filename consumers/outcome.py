@@ -83,14 +83,19 @@ def settle(con: Connection, asked: Question, caught_up: bool) -> Outcome | None:
         return found
     if asked.where is not None:
         return _by_place(con, *asked.where, asked.ops)
-    if any(_applied(con, tp) - next_ > REMEMBERED for tp, next_ in asked.position.items()):
-        return Outcome("in-doubt", "it is longer ago than is remembered")
-    return Outcome("rejected", "the log has no committed transaction of this id: it was rolled back")
+    if _forgetful(con, asked.position):
+        return Outcome("in-doubt", "it was rolled back, or is longer ago than is remembered")
+    why = "what is followed here has no committed transaction or operation of this id: it was rolled back"
+    return Outcome("rejected", why)
 
 
 def _by_id(con: Connection, id_: str) -> Outcome | None:
-    rows = run(con, "SELECT state, reason FROM _merganser.operations WHERE id = ? ORDER BY kind = 'tx' DESC", [id_])
-    return Outcome(*rows[0]) if rows else None
+    sql = "SELECT DISTINCT kind, state, reason FROM _merganser.operations WHERE id = ?"
+    rows = run(con, sql, [id_])
+    rows = [row for row in rows if row[0] == "tx"] or rows
+    if len({state for _, state, _ in rows}) > 1:
+        return Outcome("in-doubt", "an operation id of several partitions, applied in one and rejected in another")
+    return Outcome(*rows[0][1:]) if rows else None
 
 
 def _by_place(con: Connection, tp: TopicPartition, offset: int, ops: tuple[str, ...]) -> Outcome:
@@ -108,6 +113,11 @@ def _by_place(con: Connection, tp: TopicPartition, offset: int, ops: tuple[str, 
     return Outcome("applied")
 
 
-def _applied(con: Connection, tp: TopicPartition) -> int:
-    rows = run(con, "SELECT applied_offset FROM _merganser.positions WHERE topic = ? AND partition = ?", [*tp])
-    return int(rows[0][0]) if rows else 0
+def _forgetful(con: Connection, position: Position) -> bool:
+    """True if what was asked for may have been remembered once: it lies too far below, or is anywhere."""
+    rows = run(con, "SELECT topic, partition, first_offset, applied_offset FROM _merganser.positions")
+    return any(
+        applied - position.get(TopicPartition(topic, p), first) > REMEMBERED
+        for topic, p, first, applied in rows
+        if not position or TopicPartition(topic, p) in position
+    )

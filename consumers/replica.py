@@ -37,7 +37,7 @@ from .store import Store
 _log = logging.getLogger(__name__)
 
 #: How long a read that is late already looks for the reason.
-_ASK_S = 2.0
+_ASK_S = 1.0
 
 
 class Replica:
@@ -108,7 +108,8 @@ class Replica:
         *level*: ``eventual`` reads what is here, ``session`` what any earlier query here has shown at
         least, ``bounded`` lacks nothing that was acknowledged more than *max_staleness* seconds before,
         ``strong`` has every write acknowledged before the call. *after* is a token (``producer.flush()``,
-        ``tx.position``): the state includes that write. All wait *timeout* seconds at most.
+        ``tx.position``): the state includes that write. All wait *timeout* seconds at most, and up to a second
+        more to find out what they hang on.
 
         BadQuery, NotFreshEnough, NotHeld, TableStopped.
         """
@@ -221,7 +222,9 @@ class Replica:
                 names = cursor.get_table_names(sql)
             except duckdb.Error:
                 names = set()  # the query itself will say what is wrong with it
-            unfollowed = names & stored_tables(cursor).keys() - self._follow.names
+            stored = {name.casefold(): name for name in stored_tables(cursor)}
+            names = {stored.get(name.casefold(), name) for name in names}  # SQL's names do not differ by case
+            unfollowed = names & set(stored.values()) - self._follow.names
         if unfollowed:
             raise NotHeld(f"table {min(unfollowed)!r}")
         held = self._progress.read

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from ..schemas.types import quote
-from .atomic import key_identity
 from .batch import Stage, TableRows
 from .conditions import Key, asked_for
 from .statements import Connection, count, run, view
@@ -38,7 +37,7 @@ def versions(con: Connection, stage: Stage) -> dict[Key, int]:
     for entry in asked_for(stage.units):
         if entry.key is not None and entry.place not in stage.spoiled:
             partition = entry.place.partition
-            asked[partition.topic][stage.numbers[entry.place]] = (partition, key_identity(entry.key))
+            asked[partition.topic][stage.numbers[entry.place]] = (partition, entry.key_identity)
     found: dict[Key, int] = {}
     for part in stage.tables:
         if part.key and part.table in asked:

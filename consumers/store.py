@@ -169,20 +169,21 @@ class Store:
     def positions(self) -> dict[TopicPartition, Stored]:
         rows = run(
             self._con,
-            "SELECT topic, partition, p.topic_id, t.partitions, next_offset, caught_up_ms, first_offset,"
+            "SELECT topic, partition, p.topic_id, t.partitions, next_offset, caught_up_ms, late_below,"
             " applied_offset, last_offset, digest, leader_epoch"
             " FROM _merganser.positions AS p JOIN _merganser.tables AS t USING (topic)",
         )
         return {
             TopicPartition(topic, p): Stored(
-                id_, count, next_, caught_up, first, applied, None if last is None else Seen(last, digest, epoch)
+                id_, count, next_, caught_up, late, applied, None if last is None else Seen(last, digest, epoch)
             )
-            for topic, p, id_, count, next_, caught_up, first, applied, last, digest, epoch in rows
+            for topic, p, id_, count, next_, caught_up, late, applied, last, digest, epoch in rows
         }
 
     def held(self, partitions: Collection[TopicPartition]) -> list[Entry]:
         """The records of *partitions* that are held back, by place."""
-        return ledger.held(self._con, partitions)
+        framed = {name for name, table in self.tables().items() if table.key_encoding == "avro"}
+        return ledger.held(self._con, partitions, framed)
 
     # -- changes -----------------------------------------------------------------------------
 
@@ -204,14 +205,24 @@ class Store:
             ).fetchall()
         self._checkpoint()
 
-    def add_partitions(self, table: Table, starts: Position) -> None:
-        """Begin to follow partitions of *table*, each at its offset in *starts*."""
+    def add_partitions(self, table: Table, starts: Position, late: Position) -> None:
+        """Begin to follow partitions of *table*, each at its offset in *starts*. *late*: see :meth:`rejoin`."""
         now = _now_ms()
-        rows = [[tp.topic, tp.partition, table.topic_id, offset, offset, now, offset] for tp, offset in starts.items()]
+        rows = [
+            [tp.topic, tp.partition, table.topic_id, offset, offset, now, offset, late.get(tp, 0)]
+            for tp, offset in starts.items()
+        ]
         with self._transaction():
-            self._con.executemany(
-                "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?, ?, 0, 0)", rows
-            ).fetchall()
+            sql = "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?, ?, 0, 0, ?)"
+            self._con.executemany(sql, rows).fetchall()
+
+    def rejoin(self, late: Position) -> None:
+        """These partitions were not read while others were: of a transaction with a record below *late*, the
+        rest may have been read before."""
+        with self._transaction():
+            for tp, offset in late.items():
+                sql = "UPDATE _merganser.positions SET late_below = ? WHERE topic = ? AND partition = ?"
+                run(self._con, sql, [offset, *tp])
 
     def drop_partitions(self, partitions: Sequence[TopicPartition]) -> None:
         """Forget *partitions*: their rows, positions and all that is kept of them, in one transaction."""

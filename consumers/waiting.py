@@ -15,15 +15,20 @@ from .batch import Batch
 
 
 class Waiting:
-    """Used by one thread. *excused*: see :class:`Atomicity`."""
+    """Used by one thread. *compacted*: see :class:`Atomicity`."""
 
-    def __init__(self, excused: Callable[[TopicPartition], bool]) -> None:
-        self._atomicity = Atomicity(excused)
+    def __init__(self, compacted: Callable[[TopicPartition], bool]) -> None:
+        self._atomicity = Atomicity(compacted)
         self._stored: set[Place] = set()
         self._offered: list[Entry] = []
         self._freed: set[Place] = set()
         self.changed = False
         """True if something other than a record may have released some."""
+
+    def join(self, late: Mapping[TopicPartition, int]) -> None:
+        """These partitions are held from now on; *late*: see :meth:`Store.rejoin`."""
+        self._atomicity.late |= late
+        self._atomicity.reopen()
 
     def hold(self, entries: Collection[Entry]) -> None:
         """Take over what the store holds back of partitions that are owned from now on."""

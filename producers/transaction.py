@@ -213,12 +213,14 @@ class Transaction:
 def headers(tx: str, records: Sequence[Record]) -> Iterator[list[tuple[str, bytes]]]:
     """The headers of each record of a transaction."""
     manifest = Counter(record.home for record in records)
+    guarded = any(record.condition or record.write.ops for record in records)
     plain, met = encode(Marks(tx)), set[TopicPartition]()
     for record in records:
         first = record.home not in met
         met.add(record.home)
         if first or record.condition or record.write.ops:
-            yield encode(Marks(tx, manifest if first else None, record.condition, record.write.ops))
+            ops = record.write.ops
+            yield encode(Marks(tx, manifest if first else None, record.condition, ops, guarded=guarded and first))
         else:
             yield plain
 

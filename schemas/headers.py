@@ -11,13 +11,15 @@ A manifest is the number of records that the transaction has in each partition i
 topic, in a Position's text form: ``orders/0:3,stock/1:1``. All text is UTF-8, and so to be read with
 any Kafka tool.
 
+``ID MANIFEST guarded`` says besides that some record of the transaction has a condition or an operation id.
+
 Invariant: what :func:`encode` wrote, :func:`decode` reads back equal; other text under these names is
 :class:`BadHeader`, never half understood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -67,13 +69,15 @@ class Marks:
     condition: Condition | None = None
     ops: tuple[str, ...] = ()
     resolution: Resolution | None = None
+    guarded: bool = False
+    """Beside a manifest: some record of the transaction has a condition or an operation id."""
 
 
 def encode(marks: Marks) -> list[tuple[str, bytes]]:
     """The headers that say *marks*."""
     headers: list[tuple[str, bytes]] = []
     if marks.tx is not None:
-        counts = f" {Position(marks.manifest)}" if marks.manifest else ""
+        counts = f" {Position(marks.manifest)}{' guarded' * marks.guarded}" if marks.manifest else ""
         headers.append((TX, f"{marks.tx}{counts}".encode()))
     if marks.condition is not None:
         headers.append((IF, str(marks.condition).encode()))
@@ -94,14 +98,26 @@ def decode(headers: Headers) -> Marks | None:
     for name in (TX, IF, RESOLVE):
         if len(texts[name]) > 1:
             raise BadHeader(f"header {name} comes {len(texts[name])} times")
-    tx, counts = _transaction(texts[TX][0]) if texts[TX] else (None, None)
+    tx, counts, guarded = _transaction(texts[TX][0]) if texts[TX] else (None, None, False)
+    if texts[RESOLVE] and (counts or texts[IF] or texts[OP]):
+        raise BadHeader(f"header {RESOLVE} comes with others that a decision does not have")
     return Marks(
         tx,
         counts,
         condition(texts[IF][0]) if texts[IF] else None,
         tuple(dict.fromkeys(texts[OP])),
         _resolution(texts[RESOLVE][0], tx) if texts[RESOLVE] else None,
+        guarded,
     )
+
+
+def is_decision(headers: Headers) -> bool:
+    """True if a record with *headers* is a decision on a transaction, and no row."""
+    try:
+        marks = decode(headers)
+    except BadHeader:
+        return False
+    return marks is not None and marks.resolution is not None
 
 
 def check_id(text: object) -> str | None:
@@ -127,13 +143,14 @@ def _text(name: str, value: bytes | str | None) -> str:
     return text
 
 
-def _transaction(text: str) -> tuple[str, Manifest | None]:
+def _transaction(text: str) -> tuple[str, Manifest | None, bool]:
     id_, space, rest = text.partition(" ")
     if why := check_id(id_):
         raise BadHeader(f"header {TX}: {why}")
     if not space:
-        return id_, None
-    return id_, manifest(rest)
+        return id_, None, False
+    counts, guarded, _ = rest.partition(" guarded")
+    return id_, manifest(counts), bool(guarded)
 
 
 def manifest(text: str) -> Manifest:
@@ -152,14 +169,14 @@ def condition(text: str) -> Condition:
     if text in ("absent", "present"):
         return Condition(text)  # type: ignore[arg-type]  # narrowed by the line above
     kind, _, version = text.partition(":")
-    if kind == "version" and version.isdecimal() and version.isascii():
+    if kind == "version" and version.isdecimal() and version.isascii() and len(version) < 20:
         return Condition("version", int(version))
     raise BadHeader(f"header {IF} is none of absent, present, version:OFFSET but {text[:80]!r}")
 
 
-def is_ours(headers: Iterable[tuple[str, object]]) -> bool:
-    """True if any of *headers* is one that :func:`decode` reads."""
-    return any(name in _OURS for name, _ in headers)
+def ours(headers: Headers) -> Headers:
+    """Those of *headers* that :func:`decode` reads."""
+    return [header for header in headers if header[0] in _OURS]
 
 
 def _resolution(text: str, tx: str | None) -> Resolution:

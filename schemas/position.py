@@ -46,7 +46,7 @@ class Position(Mapping[TopicPartition, int]):
         for part in filter(None, (p.strip() for p in text.split(","))):
             name, _, offset = part.rpartition(":")
             topic, _, partition = name.rpartition("/")
-            if not (topic and partition.isdecimal() and offset.isdecimal()):
+            if not (topic and partition.isdecimal() and offset.isdecimal() and len(part) - len(topic) < 40):
                 raise BadPosition(text)
             offsets[TopicPartition(topic, int(partition))] = int(offset)
         return cls(offsets)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from merganser.consumers.batch import Batch
-from merganser.consumers.collect import Collector
+from merganser.consumers.collect import Collector, Undecidable
 from merganser.consumers.decode import TableDecoder
 from merganser.consumers.log import Poll
 from merganser.schemas.errors import SplitTransaction
@@ -46,14 +48,15 @@ def test_a_decision_that_comes_after_its_transaction_was_settled_holds_nothing_u
     reading.write(ZERO, 1, Marks("t", BOTH))
     reading.write(ZERO, 0, Marks("t", resolution="apply"))
     reading.take()
-    reading.collector.waiting.close(["t"], Position({ZERO: 2, ONE: 0}))
-    assert reading.take().moves[ZERO].applied == 2
     reading.write(ONE, 0, Marks("t", resolution="apply"))
-    assert reading.take().moves[ONE].applied == 0
-    assert reading.collector.waiting.unclosed() == ["t"]
     reading.collector.waiting.close(["t"], Position({ZERO: 2, ONE: 1}))
+    assert reading.take().moves[ONE].applied == 1
+    reading.write(ONE, 0, Marks("t", resolution="apply"))
+    assert reading.take().moves[ONE].applied == 1
+    assert reading.collector.waiting.unclosed() == ["t"]
+    reading.collector.waiting.close(["t"], Position({ZERO: 2, ONE: 2}))
     batch = reading.take()
-    assert batch.moves[ONE].applied == 1 and not batch.operations
+    assert batch.moves[ONE].applied == 2 and not batch.operations
 
 
 def test_what_lacks_records_is_torn_once_the_log_is_read_past_them_and_not_before() -> None:
@@ -73,7 +76,7 @@ def test_what_lacks_records_is_torn_once_the_log_is_read_past_them_and_not_befor
 def test_what_may_lack_records_is_whole_then(excused: str) -> None:
     reading = Reading(ZERO, ONE)
     if excused == "begun above 0":
-        reading.collector.own(ONE, 0, None, first=5)
+        reading.collector.own(ZERO, 0, None, late=1)
     reading.write(ZERO, 1, Marks("t", BOTH if excused == "begun above 0" else None))
     assert reading.take().moves[ZERO].applied == 0
     reading.collector.waiting.close(["t"], Position({ZERO: 1, ONE: 0}))
@@ -86,5 +89,59 @@ def test_a_condition_over_partitions_of_another_member_is_refused_by_name() -> N
     reading.write(ZERO, 1, Marks("plain", BOTH))
     assert [op.id for op in reading.take().operations] == ["plain"]
     reading.write(ZERO, 1, Marks("t", BOTH, Condition("absent")))
-    with pytest.raises(SplitTransaction, match="a/1"):
+    with pytest.raises(Undecidable) as refused:
         reading.take()
+    [why] = refused.value.stopped
+    assert isinstance(why, SplitTransaction) and "a/1" in str(why)
+
+
+def test_a_part_of_a_transaction_that_is_decided_on_elsewhere_is_refused_too() -> None:
+    reading = Reading(ZERO)
+    reading.write(ZERO, 1, Marks("t", BOTH, guarded=True))
+    with pytest.raises(Undecidable):
+        reading.take()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_decision_on_a_transaction_that_is_whole_changes_nothing(cut: bool) -> None:
+    reading = Reading(ZERO, ONE)
+    reading.write(ZERO, 1, Marks("t", BOTH))
+    reading.write(ONE, 2, Marks("t", BOTH))
+    operations = reading.take().operations if cut else []
+    reading.write(ZERO, 0, Marks("t", resolution="discard"))
+    batch = reading.take()
+    assert [op.state for op in [*operations, *batch.operations]] == ["applied"]
+    assert not any(stage.units for stage in batch.stages)
+
+
+def test_of_contrary_decisions_the_first_in_the_partition_that_lacks_records_counts() -> None:
+    reading = Reading(ZERO, ONE)
+    reading.write(ZERO, 1, Marks("t", BOTH))
+    reading.write(ZERO, 0, Marks("t", resolution="discard"))
+    reading.write(ONE, 0, Marks("t", resolution="apply"))
+    reading.write(ONE, 0, Marks("t", resolution="discard"))
+    reading.take()
+    reading.collector.waiting.close(["t"], Position({ZERO: 2, ONE: 2}))
+    [stage] = [stage for stage in reading.take().stages if stage.units]
+    assert [unit.resolution for unit in stage.units] == ["apply"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("merganser-if", b"version:" + b"9" * 5000)],
+        [("merganser-tx", b"t a/0:" + b"9" * 5000)],
+        [("merganser-tx", b"t"), ("merganser-resolve", b"apply"), ("merganser-if", b"absent")],
+        [("merganser-tx", b"t"), ("merganser-resolve", b"maybe")],
+        [("merganser-op", b"\xff")],
+        [("merganser-tx", b"t a/0:0")],
+    ],
+)
+def test_headers_that_no_producer_of_ours_writes_go_to_quarantine(headers: list[tuple[str, bytes]]) -> None:
+    reading = Reading(ZERO)
+    record = reading.log.put(*ZERO, b"", b"")
+    poll = Poll()
+    poll.add([replace(record, marks=tuple(headers))])
+    reading.collector.add(poll)
+    [poison] = reading.take().poison
+    assert "header merganser-" in poison.reason
