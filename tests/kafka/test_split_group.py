@@ -14,7 +14,7 @@ from kafka_tables import ROW, fill, raw_records
 import merganser as mg
 from merganser.consumers import kafka
 from merganser.consumers.apply import Applier, BatchLimits
-from support.naive import both_ways, caught
+from support.naive import caught
 from support.waiting import wait_for
 
 PARTITIONS = 6
@@ -138,6 +138,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "reader_config", lambda *a: {**exact(*a), **quick})
 
 
+@pytest.mark.slow
 def test_a_member_that_fell_asleep_writes_nothing_of_what_it_lost(
     log: mg.Log, broker: str, name: str, short_patience: None, members: Members, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +221,9 @@ class Sleeper:
             patch.setattr(loop, name, instead)
 
 
-@both_ways
+@pytest.mark.parametrize(
+    "naive", [pytest.param(False, id="ours"), pytest.param(True, id="naive", marks=pytest.mark.slow)]
+)
 def test_what_was_collected_and_then_lost_is_not_written(
     log: mg.Log, broker: str, name: str, short_patience: None, members: Members, naive: bool,
     monkeypatch: pytest.MonkeyPatch,

@@ -48,7 +48,11 @@ def kill(broker: LocalBroker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "told"), [("_send", RolledBack), ("_end", CommitInDoubt)], ids=["before sending", "before EndTxn"]
+    ("moment", "told"),
+    [
+        pytest.param("_send", RolledBack, id="before sending", marks=pytest.mark.slow),
+        pytest.param("_end", CommitInDoubt, id="before EndTxn"),
+    ],
 )
 def test_a_broker_that_dies_around_the_commit(
     own_broker: LocalBroker, monkeypatch: pytest.MonkeyPatch, moment: str, told: type[LogError]

@@ -74,6 +74,7 @@ def test_concurrent_writers_share_no_id_and_no_version(spec: Spec, writers: int,
         assert listed == {m for m in made if m[0] == name}
 
 
+@pytest.mark.slow
 def test_the_naive_way_shares_ids(log_spec: Spec) -> None:
     _, where, topic = log_spec
     assert doubles(written_by_many(("naive", where, topic), 4, 20))

@@ -224,7 +224,10 @@ def in_memory(patch: pytest.MonkeyPatch) -> None:
 FAULTS = [seen_at_once, nobody_waits, by_first_record, as_they_come, unconditional, forgetful, one_by_one, in_memory]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+LONG = (as_they_come,)  # seldom makes a difference
+
+
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow) if f in LONG else f for f in FAULTS])
 def test_the_stories_catch_a_planted_fault(fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fault(monkeypatch)
     for seed in range(1, 40):
