@@ -18,6 +18,7 @@ from merganser.consumers.conditions import decide
 from merganser.consumers.dbfile import Limits
 from merganser.consumers.digest import quarantine_digest, table_digest
 from merganser.consumers.log import Poll
+from merganser.consumers.waiting import Waiting
 from merganser.schemas.errors import StoreFailed
 from merganser.schemas.position import TopicPartition
 from stories.txworld import State, TxWorld
@@ -175,6 +176,31 @@ def test_what_is_held_back_stays_bounded_however_unevenly_partitions_are_read(
                     break
             assert 45_000 < most < 90_000
             check(world, opened)
+
+
+@both_ways
+@pytest.mark.parametrize("seed", range(3))
+def test_a_table_that_joins_later_is_not_torn(
+    naive: bool, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a transaction lacks in the other tables was applied before this one came."""
+    monkeypatch.setattr("merganser.consumers.apply._CLOSE_S", 0.0)
+    if naive:  # whatever is missing is lost
+        monkeypatch.setattr(Waiting, "join", lambda self, late: None)
+    world = TxWorld(seed, transactions=40, guarded=False)
+    for tables in (["a"], ["a", "b", "c"]):
+        with replica(world, tmp_path / "r.duckdb", BatchLimits(linger_ms=0), tables=tables) as opened:
+            opened.loop.begin()
+            ends = world.log.ends([tp for tp in world.log.partitions if tp.topic in tables])
+            with caught(naive and tables != ["a"]):
+                for _ in range(300):
+                    opened.loop.turn()
+                    opened.loop.flush()
+                assert opened.progress.applied.reaches(ends) and not opened.progress.stopped
+            with opened.store.reading(1) as cursor:
+                accounts = audit_store(cursor, digests=False)
+            assert not [line for account in accounts for line in account.wrong]
+            assert naive or not any(account.rejected or account.pending for account in accounts)
 
 
 def seen_at_once(patch: pytest.MonkeyPatch) -> None:

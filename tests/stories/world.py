@@ -127,12 +127,19 @@ class Crash(Exception):
 class FakeReplica:
     """A store and its loop, taking one step at a time; *crash_in* steps it ends in Crash."""
 
-    def __init__(self, world: World | TxWorld, path: Path, limits: BatchLimits, crash_in: int | None = None) -> None:
+    def __init__(
+        self,
+        world: World | TxWorld,
+        path: Path,
+        limits: BatchLimits,
+        crash_in: int | None = None,
+        tables: Sequence[str] = (),
+    ) -> None:
         self._left = crash_in
         self.steps: list[str] = []
         self.store = Store(path, world.log.cluster_id, "g", STORE_LIMITS, self._on_step)
         self.progress = Progress()
-        follow = Follow(world.log, self.store, list(world.log.tables), accept_partial=False)
+        follow = Follow(world.log, self.store, tables or list(world.log.tables), accept_partial=False)
         reader = world.log.reader("g")
         self.loop = Applier(world.log, self.store, follow, reader, self.progress, limits)
         self._world = world
@@ -170,9 +177,9 @@ class FakeReplica:
 
 @contextmanager
 def replica(
-    world: World | TxWorld, path: Path, limits: BatchLimits, crash_in: int | None = None
+    world: World | TxWorld, path: Path, limits: BatchLimits, crash_in: int | None = None, tables: Sequence[str] = ()
 ) -> Iterator[FakeReplica]:
-    opened = FakeReplica(world, path, limits, crash_in)
+    opened = FakeReplica(world, path, limits, crash_in, tables)
     try:
         yield opened
     finally:
