@@ -124,9 +124,11 @@ class Atomicity:
 
     def __init__(self, compacted: Callable[[TopicPartition], bool] = lambda partition: False) -> None:
         self._compacted = compacted
-        self.late: dict[TopicPartition, int] = {}
-        """Of transactions with a record below these offsets, the rest may have been read before, or is lost
+        self.late: dict[TopicPartition, range] = {}
+        """Of transactions with a record in these ranges, the rest may have been read before, or is lost
         below where the store began."""
+        self.settled: set[str] = set()
+        """Of these transactions other parts were applied, while what is held back here was not followed."""
         self._clear()
 
     def _clear(self) -> None:
@@ -243,10 +245,9 @@ class Atomicity:
 
     def _lost(self, open_: _Transaction, missing: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Those of *missing* that nothing excuses."""
-        if open_.manifest is None:
+        if open_.manifest is None or open_.unit.tx in self.settled:
             return []
-        entries = open_.unit.entries
-        if any(entry.place.offset < self.late.get(entry.place.partition, 0) for entry in entries):
+        if any(e.place.offset in self.late.get(e.place.partition, ()) for e in open_.unit.rows):
             return []
         return [tp for tp in missing if not self._compacted(tp)]
 

@@ -40,8 +40,8 @@ class Stored:
     next_offset: int
     caught_up_ms: int
     """When the store last stood at the end of the partition, milliseconds by this host's clock."""
-    late_below: int
-    """Of transactions with a record below it, the store may have read the rest before, or never get it."""
+    late: range
+    """Of transactions with a record in it, the store may have read the rest before, or never get it."""
     applied_offset: int
     """Before the first record that is held back, or the next offset."""
     last: Seen | None

@@ -95,7 +95,7 @@ class Collector:
         """Collect the records of this table, of the partitions that are owned."""
         self._decoders[decoder.table.name] = decoder
 
-    def own(self, tp: TopicPartition, offset: int, last: Seen | None, late: int = 0) -> None:
+    def own(self, tp: TopicPartition, offset: int, last: Seen | None, late: range = range(0)) -> None:
         """Collect *tp* from *offset*. If *last* is given, the log has to show that record first. *late*: see
         :meth:`Store.rejoin`."""
         self._next[tp] = offset

@@ -27,7 +27,7 @@ CREATE TABLE _merganser.positions (
     topic VARCHAR, partition INTEGER, topic_id VARCHAR, first_offset BIGINT, next_offset BIGINT,
     last_offset BIGINT, leader_epoch INTEGER, digest BLOB,
     puts BIGINT, deletes BIGINT, gaps BIGINT, caught_up_ms BIGINT,
-    applied_offset BIGINT, rejected BIGINT, repeated BIGINT, late_below BIGINT);
+    applied_offset BIGINT, rejected BIGINT, repeated BIGINT, late_from BIGINT, late_below BIGINT);
 CREATE TABLE _merganser.quarantine (
     topic VARCHAR, partition INTEGER, "offset" BIGINT, timestamp TIMESTAMP WITH TIME ZONE,
     key BLOB, value BLOB, reason VARCHAR);

@@ -31,7 +31,7 @@ class Start:
     read_from: int
     offset: int
     last: Seen | None
-    late: int
+    late: range
 
 
 def _key_text(key: Sequence[str]) -> str:
@@ -123,7 +123,8 @@ class Follow:
             if tp not in stored:
                 offset = first_start(table, tp, log_starts.get(tp, 0), self._accept_partial)
                 new.setdefault(table.name, {})[tp] = offset
-                found.append(Start(tp, offset, offset, None, log_ends.get(tp, 0) if partial else 0))
+                late = range(offset, log_ends.get(tp, 0)) if partial else range(0)
+                found.append(Start(tp, offset, offset, None, late))
                 continue
             try:
                 read_from = next_start(table, tp, stored[tp], log_starts, log_ends, now_ms)
@@ -131,9 +132,10 @@ class Follow:
                 stopped.setdefault(table.name, why)
                 continue
             last = stored[tp].last if read_from < stored[tp].next_offset else None
-            late = log_ends.get(tp, 0) if tp.topic in marked else stored[tp].late_below
-            found.append(Start(tp, read_from, stored[tp].next_offset, last, late))
-        late_below = Position({start.partition: start.late for start in found})
+            at = stored[tp].next_offset
+            late = range(at, log_ends.get(tp, 0)) if tp.topic in marked else stored[tp].late
+            found.append(Start(tp, read_from, at, last, late))
+        late_below = Position({start.partition: start.late.stop for start in found})
         for name, offsets in new.items():
             if name not in stopped:
                 self._store.add_partitions(self.tables[name], Position(offsets), late_below)

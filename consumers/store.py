@@ -169,21 +169,32 @@ class Store:
     def positions(self) -> dict[TopicPartition, Stored]:
         rows = run(
             self._con,
-            "SELECT topic, partition, p.topic_id, t.partitions, next_offset, caught_up_ms, late_below,"
+            "SELECT topic, partition, p.topic_id, t.partitions, next_offset, caught_up_ms, late_from, late_below,"
             " applied_offset, last_offset, digest, leader_epoch"
             " FROM _merganser.positions AS p JOIN _merganser.tables AS t USING (topic)",
         )
         return {
             TopicPartition(topic, p): Stored(
-                id_, count, next_, caught_up, late, applied, None if last is None else Seen(last, digest, epoch)
+                id_,
+                count,
+                next_,
+                caught_up,
+                range(low, high),
+                applied,
+                None if last is None else Seen(last, digest, epoch),
             )
-            for topic, p, id_, count, next_, caught_up, late, applied, last, digest, epoch in rows
+            for topic, p, id_, count, next_, caught_up, low, high, applied, last, digest, epoch in rows
         }
 
     def held(self, partitions: Collection[TopicPartition]) -> list[Entry]:
         """The records of *partitions* that are held back, by place."""
         framed = {name for name, table in self.tables().items() if table.key_encoding == "avro"}
         return ledger.held(self._con, partitions, framed)
+
+    def settled(self, transactions: Collection[str]) -> set[str]:
+        """Those of *transactions* that the store remembers to have decided on."""
+        sql = "SELECT id FROM _merganser.operations WHERE kind = 'tx' AND list_contains(?, id)"
+        return {id_ for (id_,) in run(self._con, sql, [list(transactions)])} if transactions else set()
 
     # -- changes -----------------------------------------------------------------------------
 
@@ -206,23 +217,23 @@ class Store:
         self._checkpoint()
 
     def add_partitions(self, table: Table, starts: Position, late: Position) -> None:
-        """Begin to follow partitions of *table*, each at its offset in *starts*. *late*: see :meth:`rejoin`."""
+        """Begin to follow partitions of *table*, each at its offset in *starts*. Below *late*: see :meth:`rejoin`."""
         now = _now_ms()
         rows = [
-            [tp.topic, tp.partition, table.topic_id, offset, offset, now, offset, late.get(tp, 0)]
+            [tp.topic, tp.partition, table.topic_id, offset, offset, now, offset, offset, late.get(tp, 0)]
             for tp, offset in starts.items()
         ]
         with self._transaction():
-            sql = "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?, ?, 0, 0, ?)"
+            sql = "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?, ?, 0, 0, ?, ?)"
             self._con.executemany(sql, rows).fetchall()
 
     def rejoin(self, late: Position) -> None:
-        """These partitions were not read while others were: of a transaction with a record below *late*, the
-        rest may have been read before."""
+        """These partitions were not read while others were: of a transaction with a record from here up to
+        *late*, the rest may have been read before."""
         with self._transaction():
             for tp, offset in late.items():
-                sql = "UPDATE _merganser.positions SET late_below = ? WHERE topic = ? AND partition = ?"
-                run(self._con, sql, [offset, *tp])
+                sql = "UPDATE _merganser.positions SET late_from = next_offset, late_below = ?"
+                run(self._con, f"{sql} WHERE topic = ? AND partition = ?", [offset, *tp])
 
     def drop_partitions(self, partitions: Sequence[TopicPartition]) -> None:
         """Forget *partitions*: their rows, positions and all that is kept of them, in one transaction."""

@@ -25,13 +25,15 @@ class Waiting:
         self.changed = False
         """True if something other than a record may have released some."""
 
-    def join(self, late: Mapping[TopicPartition, int]) -> None:
+    def join(self, late: Mapping[TopicPartition, range]) -> None:
         """These partitions are held from now on; *late*: see :meth:`Store.rejoin`."""
         self._atomicity.late |= late
         self._atomicity.reopen()
 
-    def hold(self, entries: Collection[Entry]) -> None:
-        """Take over what the store holds back of partitions that are owned from now on."""
+    def hold(self, entries: Collection[Entry], settled: Collection[str] = ()) -> None:
+        """Take over what the store holds back of partitions that are owned from now on. Of the transactions
+        *settled* it has applied other parts, while these were not followed."""
+        self._atomicity.settled |= set(settled)
         self._atomicity.hold(entries)
         self._stored |= {entry.place for entry in entries}
 

@@ -335,7 +335,7 @@ def _record(part: int, message: Any, numbers: dict[tuple[str, int], int]) -> Rec
             record.tx, _, counts = text.partition(" ")
             if counts:
                 record.counts = {}
-                for item in counts.split(","):
+                for item in counts.removesuffix(" guarded").split(","):
                     where, _, count = item.rpartition(":")
                     topic, _, partition = where.rpartition("/")
                     record.counts[numbers[topic, int(partition)]] = int(count)

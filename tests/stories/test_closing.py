@@ -76,7 +76,7 @@ def test_what_lacks_records_is_torn_once_the_log_is_read_past_them_and_not_befor
 def test_what_may_lack_records_is_whole_then(excused: str) -> None:
     reading = Reading(ZERO, ONE)
     if excused == "begun above 0":
-        reading.collector.own(ZERO, 0, None, late=1)
+        reading.collector.own(ZERO, 0, None, late=range(1))
     reading.write(ZERO, 1, Marks("t", BOTH if excused == "begun above 0" else None))
     assert reading.take().moves[ZERO].applied == 0
     reading.collector.waiting.close(["t"], Position({ZERO: 1, ONE: 0}))
