@@ -245,7 +245,7 @@ class Collector:
         """Undecidable if conditions or operation ids of a transaction have to do with partitions that are not
         held here: the decision is of all of it."""
         for unit in units:
-            if unit.tx is None or not any(guarded(unit) or entry.marks.guarded for entry in unit.entries):
+            if unit.tx is None or not (guarded(unit) or any(entry.marks.guarded for entry in unit.entries)):
                 continue
             elsewhere = {tp for entry in unit.entries for tp in entry.marks.manifest or ()} - self._next.keys()
             elsewhere = {tp for tp in elsewhere if self._exists(tp)}
