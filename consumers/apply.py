@@ -29,7 +29,7 @@ from ..schemas.errors import LogUnavailable, RegistryUnavailable, StoreFailed, T
 from ..schemas.position import Position, TopicPartition
 from .batch import Batch
 from .checks import Stored
-from .collect import Collector, Undecidable
+from .collect import Collector, MustStop
 from .follow import Follow, Start
 from .log import Log, Problem, Reader
 from .progress import Progress
@@ -64,14 +64,6 @@ class BatchLimits:
     poll_records: int = 10_000
     """As many records are decoded at once, or `poll_bytes` of them: undecoded ones are not kept longer."""
     poll_bytes: int = 4 * 2**20
-
-
-class _TopicsChanged(Exception):
-    """What was collected may be of other topics than those that the store follows."""
-
-    def __init__(self, stopped: Sequence[TableStopped]) -> None:
-        super().__init__(str(stopped[0]))
-        self.stopped = stopped
 
 
 class Applier:
@@ -128,7 +120,7 @@ class Applier:
                     self.turn()
                 except duckdb.Error as error:
                     self.recover(error)
-                except Undecidable as error:
+                except MustStop as error:
                     self._settle()
                     self._go_on_without(error.stopped)
         except BaseException as error:  # noqa: BLE001  # whatever it is, readers must hear of it
@@ -195,7 +187,7 @@ class Applier:
     def _check_topics(self, tables: Sequence[str]) -> None:
         changed = self._patiently(lambda: self._follow.changed(tables))
         if changed:
-            raise _TopicsChanged(changed)
+            raise MustStop(changed)
 
     def _settle(self) -> None:
         """Wait until the worker is idle; raises what its last batch raised."""
@@ -203,7 +195,7 @@ class Applier:
         if commit is not None:
             try:
                 commit.result()
-            except _TopicsChanged as error:
+            except MustStop as error:
                 self._go_on_without(error.stopped)
 
     def flush(self) -> None:

@@ -59,8 +59,9 @@ class _Stage:
     spoiled: dict[Place, str] = field(default_factory=dict)
 
 
-class Undecidable(MerganserError):
-    """What was collected has a transaction that cannot be decided on here: *stopped* are its tables."""
+class MustStop(MerganserError):
+    """What was collected must not be applied: *stopped* are the tables that cannot go on. The others begin
+    again from the store."""
 
     def __init__(self, stopped: Sequence[TableStopped]) -> None:
         super().__init__(str(stopped[0]))
@@ -242,7 +243,7 @@ class Collector:
                 self._open[entry.place.partition.topic].released.append(entry)
 
     def _check_decidable(self, units: Collection[Unit]) -> None:
-        """Undecidable if conditions or operation ids of a transaction have to do with partitions that are not
+        """MustStop if conditions or operation ids of a transaction have to do with partitions that are not
         held here: the decision is of all of it."""
         for unit in units:
             if unit.tx is None or not (guarded(unit) or any(entry.marks.guarded for entry in unit.entries)):
@@ -252,7 +253,7 @@ class Collector:
             if elsewhere:
                 why = f"transaction {unit.tx} has conditions or operation ids, and a part of it is in {min(elsewhere)}"
                 tables = sorted({entry.place.partition.topic for entry in unit.entries})
-                raise Undecidable([SplitTransaction(table, f"{why}, which is not followed here") for table in tables])
+                raise MustStop([SplitTransaction(table, f"{why}, which is not followed here") for table in tables])
 
     def _exists(self, tp: TopicPartition) -> bool:
         decoder = self._decoders.get(tp.topic)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from merganser.pipeline.broker import LocalBroker
     from support.apicurio import Apicurio
 
 CHECKOUT = Path(__file__).parent.parent
@@ -57,6 +58,19 @@ def broker(merganser_home: Path) -> Iterator[str]:
     from merganser.pipeline.broker import LocalBroker
 
     yield LocalBroker(merganser_home).start().bootstrap_servers
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
+    """A broker that the test may kill."""
+    from merganser.pipeline.broker import LocalBroker
+
+    broker = LocalBroker(tmp_path / "home")
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
 
 
 def _container() -> Iterator[str]:

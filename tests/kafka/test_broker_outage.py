@@ -9,24 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 import merganser as mg
 from merganser.pipeline.broker import LocalBroker
 from merganser.schemas.errors import LogUnavailable, NotFreshEnough
 from support.waiting import wait_for
 
 ROW = {"type": "record", "name": "row", "fields": [{"name": "id", "type": "long"}]}
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    broker = LocalBroker(tmp_path / "home")
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.stop()
 
 
 class Asker(threading.Thread):

@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,16 +25,6 @@ from merganser.schemas.table import Table
 from support.waiting import wait_for
 
 QUICK = ProducerOptions(transaction_timeout_s=3, delivery_timeout_s=20)
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    broker = LocalBroker(tmp_path / "home")
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.stop()
 
 
 def row(number: int) -> dict[str, Any]:

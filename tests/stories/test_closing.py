@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from merganser.consumers.batch import Batch
-from merganser.consumers.collect import Collector, Undecidable
+from merganser.consumers.collect import Collector, MustStop
 from merganser.consumers.decode import TableDecoder
 from merganser.consumers.log import Poll
 from merganser.schemas.errors import SplitTransaction
@@ -89,7 +89,7 @@ def test_a_condition_over_partitions_of_another_member_is_refused_by_name() -> N
     reading.write(ZERO, 1, Marks("plain", BOTH))
     assert [op.id for op in reading.take().operations] == ["plain"]
     reading.write(ZERO, 1, Marks("t", BOTH, Condition("absent")))
-    with pytest.raises(Undecidable) as refused:
+    with pytest.raises(MustStop) as refused:
         reading.take()
     [why] = refused.value.stopped
     assert isinstance(why, SplitTransaction) and "a/1" in str(why)
@@ -98,7 +98,7 @@ def test_a_condition_over_partitions_of_another_member_is_refused_by_name() -> N
 def test_a_part_of_a_transaction_that_is_decided_on_elsewhere_is_refused_too() -> None:
     reading = Reading(ZERO)
     reading.write(ZERO, 1, Marks("t", BOTH, guarded=True))
-    with pytest.raises(Undecidable):
+    with pytest.raises(MustStop):
         reading.take()
 
 
