@@ -171,15 +171,17 @@ class Applier:
         return sum(n for tp, n in waiting.items() if tp not in self._paused) < self._limits.poll_records
 
     def _hand_over(self) -> None:
-        """Give what was collected to the worker, once it is done with the batch before."""
+        """Give what was collected to the worker, once it is done with the batch before.
+
+        The look at the topics begins now that all of it was read, and is over before it is committed.
+        """
         self._settle()
         if not self._collector.empty:
-            self._commit = self._worker.submit(self._apply, self._patiently(self._collector.take))
+            look = self._looker.submit(self._check_topics, self._collector.topics)
+            self._commit = self._worker.submit(self._apply, self._patiently(self._collector.take), look)
 
-    def _apply(self, batch: Batch) -> None:
-        """The worker's part. The look at the topics begins after all of the batch was read, and is over
-        before it is committed."""
-        look = self._looker.submit(self._check_topics, sorted({tp.topic for tp in batch.moves}))
+    def _apply(self, batch: Batch, look: Future[None]) -> None:
+        """The worker's part."""
         self._store.apply(batch, look.result)
         self._progress.advance(batch.position, batch.applied)
         self._failures = 0

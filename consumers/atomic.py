@@ -153,6 +153,11 @@ class Atomicity:
         return self._held_topics[topic] > 0
 
     @property
+    def topics(self) -> set[str]:
+        """The topics of which records are held back."""
+        return {topic for topic, count in self._held_topics.items() if count}
+
+    @property
     def held(self) -> list[Entry]:
         """Every record that is held back."""
         return [entry for unit in self._held for entry in unit.entries]

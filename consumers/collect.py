@@ -315,6 +315,11 @@ class Collector:
     def empty(self) -> bool:
         return not self._moves and not self.waiting.changed
 
+    @property
+    def topics(self) -> list[str]:
+        """The topics that the next :meth:`take` is about, or some more: those of which something waits."""
+        return sorted({tp.topic for tp in self._moves} | self.waiting.topics)
+
     def take(self) -> Batch:
         """What was collected since the last call, all of it decoded."""
         self.decode()

@@ -1,12 +1,13 @@
-"""What ``_merganser`` keeps of records that are no rows: those in quarantine, those held back, those
-rejected, and the operations that are remembered.
+"""What ``_merganser`` keeps beside the rows: how far each partition is, and of records that are no rows
+those in quarantine, those held back, those rejected, and the operations that are remembered.
 
 Each function runs inside the transaction of one apply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -14,9 +15,9 @@ from ..schemas.headers import Marks, condition, manifest
 from ..schemas.position import Position, TopicPartition
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
 from .atomic import Entry, Place
-from .batch import Poison
+from .batch import Move, Poison
 from .conditions import REMEMBERED, Operation, Verdict
-from .statements import Connection, insert, run, view
+from .statements import Connection, count, insert, run, view
 
 _INSTANT = pa.timestamp("ms", tz="UTC")
 _PLACE = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64())]
@@ -45,6 +46,9 @@ _OPERATIONS = pa.schema(
 )
 _OP = pa.schema([("topic", pa.string()), ("partition", pa.int32()), ("id", pa.string())])
 
+#: What a move adds to.
+_COUNTS = ("puts", "deletes", "gaps", "rejected", "repeated")
+
 _KNOWN_SQL = """
 SELECT o.kind, o.id, o.topic, o.partition, o."offset", o.state, o.reason
 FROM _merganser.operations AS o JOIN "#ops" AS r USING (topic, partition, id) WHERE o.kind = 'op'
@@ -60,6 +64,44 @@ _RELEASE_SQL = """
 DELETE FROM _merganser.pending AS p USING "#released" AS r
 WHERE p.topic = r.topic AND p.partition = r.partition AND p."offset" = r."offset"
 """
+
+
+def move(con: Connection, moves: Mapping[TopicPartition, Move], now_ms: int) -> int:
+    """Bring the accounts of the partitions in *moves* to what these say; returns how many there are.
+
+    Only what changes is written: each column costs DuckDB as much time to plan as to change.
+    """
+    if not moves:
+        return 0
+    columns: dict[str, list[int | bytes | None]] = {
+        "next_offset": [m.next_offset for m in moves.values()],
+        "applied_offset": [m.applied for m in moves.values()],
+        "last_offset": [m.last.offset if m.last else None for m in moves.values()],
+        "digest": [m.last.digest if m.last else None for m in moves.values()],
+        "leader_epoch": [m.last.leader_epoch if m.last else None for m in moves.values()],
+        "caught_up_ms": [now_ms if m.at_end else None for m in moves.values()],
+    }
+    counts = {name: [getattr(m, name) for m in moves.values()] for name in _COUNTS}
+    changed = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    changed |= {name: values for name, values in counts.items() if any(values)}
+    topics, partitions = [tp.topic for tp in moves], [tp.partition for tp in moves]
+    return count(con, _move_sql(tuple(changed)), [topics, partitions, *changed.values()])
+
+
+@lru_cache(maxsize=256)
+def _move_sql(columns: tuple[str, ...]) -> str:
+    """An UPDATE of *columns*, with lists as parameters: for a few partitions, an Arrow table takes twice as
+    long, and so do rows of VALUES."""
+    given = ", ".join(f"unnest(?::{'BLOB' if name == 'digest' else 'BIGINT'}[]) AS {name}" for name in columns)
+    changes = ", ".join(
+        f"{name} = p.{name} + m.{name}" if name in _COUNTS else f"{name} = coalesce(m.{name}, p.{name})"
+        for name in columns
+    )
+    return f"""
+        UPDATE _merganser.positions AS p SET {changes}
+        FROM (SELECT unnest(?::VARCHAR[]) AS topic, unnest(?::INTEGER[]) AS partition, {given}) AS m
+        WHERE p.topic = m.topic AND p.partition = m.partition
+        """
 
 
 def quarantine(con: Connection, poison: Sequence[Poison]) -> None:

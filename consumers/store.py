@@ -59,19 +59,6 @@ STEPS = (
     "committed",
 )
 
-#: With the moves as parameters: for a few partitions, an Arrow table would take twice as long.
-_MOVE_SQL = """
-UPDATE _merganser.positions AS p SET next_offset = m.next_offset,
-    last_offset = coalesce(m.last_offset, p.last_offset), digest = coalesce(m.digest, p.digest),
-    leader_epoch = coalesce(m.leader_epoch, p.leader_epoch), caught_up_ms = coalesce(m.caught_up_ms, p.caught_up_ms),
-    puts = p.puts + m.puts, deletes = p.deletes + m.deletes, gaps = p.gaps + m.gaps,
-    applied_offset = m.applied_offset, rejected = p.rejected + m.rejected, repeated = p.repeated + m.repeated
-FROM (VALUES {moves}) AS m (topic, partition, next_offset, last_offset, leader_epoch, digest, caught_up_ms,
-    puts, deletes, gaps, applied_offset, rejected, repeated)
-WHERE p.topic = m.topic AND p.partition = m.partition
-"""
-_MOVE = "(?, ?, ?, ?::BIGINT, ?::INTEGER, ?::BLOB, ?::BIGINT, ?, ?, ?, ?, ?, ?)"
-
 #: After so many operations, those that no record can ask for any more are dropped.
 _FORGET_EVERY = 50_000
 
@@ -317,17 +304,7 @@ class Store:
             self._remembered = 0
 
     def _move(self, batch: Batch) -> None:
-        if not batch.moves:
-            return
-        now = _now_ms()
-        values: list[object] = []
-        for tp, move in batch.moves.items():
-            last = move.last
-            seen = (last.offset, last.leader_epoch, last.digest) if last else (None, None, None)
-            values += [*tp, move.next_offset, *seen, now if move.at_end else None]
-            values += [move.puts, move.deletes, move.gaps, move.applied, move.rejected, move.repeated]
-        sql = _MOVE_SQL.format(moves=", ".join([_MOVE] * len(batch.moves)))
-        moved = count(self._con, sql, values)
+        moved = ledger.move(self._con, batch.moves, _now_ms())
         if moved != len(batch.moves):
             raise StoreFailed(str(self.path), f"{len(batch.moves)} partitions to move, {moved} in the store")
 

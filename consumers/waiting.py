@@ -54,6 +54,11 @@ class Waiting:
         """True if records of *topic* may have to wait for what is held back."""
         return self._atomicity.concerns(topic)
 
+    @property
+    def topics(self) -> set[str]:
+        """The topics of which records are held back."""
+        return self._atomicity.topics
+
     def offer(self, entries: Collection[Entry], position: Mapping[TopicPartition, int]) -> list[Unit]:
         """As :meth:`Atomicity.offer`."""
         self.changed = False

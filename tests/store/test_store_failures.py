@@ -239,7 +239,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_the_file(
 def test_to_apply_again_after_an_error_would_double_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The naive variant: an error means that nothing was committed, so the same batch once more."""
 
-    def again(self: Applier, batch: Batch) -> None:
+    def again(self: Applier, batch: Batch, look: object) -> None:
         try:
             self._store.apply(batch)
         except duckdb.Error:
