@@ -23,7 +23,7 @@ Invariants
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ class Entry:
     def key_identity(self) -> bytes:
         """Equal for equal keys: compatible key schemas write a key in the same bytes. Only if there is one."""
         assert self.key is not None
-        return self.key[5:] if self.framed else self.key
+        return key_identity(self.key, self.framed)
 
     @property
     def identities(self) -> list[Identity]:
@@ -74,6 +74,11 @@ class Entry:
 
 
 _OVERHEAD = 600
+
+
+def key_identity(key: bytes, framed: bool) -> bytes:
+    """See :attr:`Entry.key_identity`."""
+    return key[5:] if framed else key
 
 
 @dataclass(slots=True, eq=False)
@@ -151,6 +156,16 @@ class Atomicity:
     def concerns(self, topic: str) -> bool:
         """True if records of *topic* may have to wait for what is held back."""
         return self._held_topics[topic] > 0
+
+    @property
+    def open(self) -> Collection[str]:
+        """The transactions of which records are held back."""
+        return self._open
+
+    @property
+    def keys(self) -> Collection[Identity]:
+        """The keys, and operation ids, of the records that are held back."""
+        return self._order.identities
 
     @property
     def topics(self) -> set[str]:
@@ -322,6 +337,11 @@ class Order:
     def __init__(self) -> None:
         self.follows: dict[Unit, set[Unit]] = {}
         self._last: dict[Identity, Unit] = {}
+
+    @property
+    def identities(self) -> Collection[Identity]:
+        """Those of all units that were added, and not removed."""
+        return self._last
 
     def add(self, unit: Unit, entry: Entry) -> None:
         for identity in entry.identities:

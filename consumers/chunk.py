@@ -7,7 +7,7 @@ Python's garbage collector visits each of them again and again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple, Protocol
@@ -99,6 +99,11 @@ class Chunk:
         if self.headers:
             taken.headers = {n: self.headers[i] for n, i in enumerate(indices) if i in self.headers}
         return taken
+
+    def but(self, indices: Collection[int]) -> Chunk:
+        """All records but those at *indices*."""
+        gone = set(indices)
+        return self.take([i for i in range(len(self)) if i not in gone])
 
     @property
     def nbytes(self) -> int:

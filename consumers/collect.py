@@ -4,8 +4,8 @@ Invariants
 - What this replica does not own, or has below its position already, is dropped (FAILURES 12).
 - :meth:`Collector.decode` that raises has lost nothing: it can be called again.
 - A taken batch moves each partition from where the batch before left it.
-- Records that bear no headers of ours, of tables of which nothing is held back, go straight to rows; all
-  others go through the decision of ``atomic.py`` first.
+- Records that bear no headers of ours, of tables of which nothing is held back, go straight to rows, and so
+  does what ``whole.py`` sets apart; all others go through the decision of ``atomic.py`` first.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import pyarrow as pa
 
 from ..schemas.errors import MerganserError, SplitTransaction, TableStopped
-from ..schemas.headers import BadHeader, Headers, Marks, decode
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
 from .atomic import Entry, Place, Unit
 from .batch import Batch, Move, Poison, Stage
 from .checks import Seen, digest, still_there, vanished
 from .chunk import Chunk
-from .conditions import Verdict, guarded
-from .decode import Piece, TableDecoder
+from .conditions import Operation, Verdict, guarded
+from .decode import Decoded, Piece, TableDecoder
+from .labels import chunk_of, entries, label
 from .log import End, Poll
 from .waiting import Waiting
+from .whole import Labelled
 
 
 @dataclass
@@ -85,6 +85,7 @@ class Collector:
         self._stages = [_Stage()]
         self._units: list[Unit] = []  # released, and not in a stage yet
         self._settled: list[Unit] = []
+        self._whole: dict[str, Place] = {}  # transactions that needed no decision
         self.waiting.forget()
         self.records = 0
         self.undecoded = self.undecoded_bytes = 0
@@ -162,6 +163,7 @@ class Collector:
             tp = TopicPartition(topic, partition)
             move = self._move(tp)
             move.next_offset = self._next[tp] = next_offset(chunk.offsets[span.last])
+            move.last = _seen(chunk, span.last)
             move.read += span.size
             move.at_end = False
         mine = self._open[topic]
@@ -176,23 +178,26 @@ class Collector:
     def decode(self) -> None:
         """Make rows of what was collected. LogError if the registry is needed and away."""
         self._decide()
+        raw = [(topic, mine.raw, self._decoded(topic, mine.raw)) for topic, mine in self._open.items() if mine.raw]
+        self._decide_after_all(raw)
+        for topic, chunk, decoded in raw:
+            self._take_in(topic, chunk, decoded)
+            self._open[topic].raw = Chunk()
         for topic, mine in self._open.items():
-            if mine.raw:
-                self._take_in(topic, mine.raw)
-                self._note_last(topic, mine.raw)
-                mine.raw = Chunk()
             if mine.released:
-                first = mine.records
-                bad = self._take_in(topic, _chunk(mine.released))
-                self._number(mine.released, first, bad)
+                chunk = chunk_of(mine.released)
+                decoded = self._decoded(topic, chunk)
+                self._number(topic, range(len(chunk)), mine.released, decoded.bad)
+                self._take_in(topic, chunk, decoded)
                 mine.released = []
         self._place_units()
         self.undecoded = self.undecoded_bytes = 0
 
-    def _take_in(self, topic: str, chunk: Chunk) -> Mapping[int, str]:
-        """Make rows of *chunk*; which of its records are bad, and why."""
-        mine = self._open[topic]
-        decoded = self._decoders[topic].decode(chunk, mine.records)
+    def _decoded(self, topic: str, chunk: Chunk) -> Decoded:
+        return self._decoders[topic].decode(chunk, self._open[topic].records)
+
+    def _take_in(self, topic: str, chunk: Chunk, decoded: Decoded) -> None:
+        """Keep what became of *chunk*."""
         deleted = Counter(chunk.partitions[i] for i in decoded.deleted)
         bad = Counter(chunk.partitions[i] for i in decoded.bad)
         for partition, span in chunk.spans.items():
@@ -204,34 +209,51 @@ class Collector:
         rows.puts += decoded.puts
         if decoded.deletes is not None:
             rows.deletes.append(decoded.deletes)
-        mine.records += len(chunk)
+        self._open[topic].records += len(chunk)
         self.nbytes += decoded.nbytes + sum(_size(chunk, i) for i in decoded.bad)
-        return decoded.bad
 
-    def _note_last(self, topic: str, chunk: Chunk) -> None:
-        for partition, span in chunk.spans.items():
-            self._moves[TopicPartition(topic, partition)].last = _seen(chunk, span.last)
-
-    def _number(self, entries: Collection[Entry], first: int, bad: Mapping[int, str]) -> None:
-        """Note in the stage which numbers the records of *entries* have, and which of them are *bad*."""
-        stage = self._stages[-1]
-        places = [entry.place for entry in entries]
-        stage.numbers |= {place: first + i for i, place in enumerate(places)}
-        stage.spoiled |= {places[i]: why for i, why in bad.items()}
+    def _number(self, topic: str, indices: Sequence[int], found: Sequence[Entry], bad: Mapping[int, str]) -> None:
+        """Note in the stage which numbers the records *found* at *indices* have, and which of them are *bad*."""
+        stage, first = self._stages[-1], self._open[topic].records
+        places = [entry.place for entry in found]
+        stage.numbers |= {place: first + i for i, place in zip(indices, places, strict=True)}
+        stage.spoiled |= {place: bad[i] for i, place in zip(indices, places, strict=True) if i in bad}
 
     # -- what waits for its transaction --------------------------------------------------------
 
     def _decide(self) -> None:
-        """Let ``atomic.py`` say which records are applied now, and in which order."""
-        entries: list[Entry] = []
+        """Let ``atomic.py`` say which records are applied now, and in which order; ``whole.py``, of which it
+        need not be asked."""
+        labelled: dict[str, Labelled] = {}
         for topic, mine in self._open.items():
             if mine.raw and (mine.raw.headers or self.waiting.concerns(topic)):
-                entries += self._entries(topic, mine.raw)
-                self._note_last(topic, mine.raw)
-                mine.raw = Chunk()
-        if not entries and self.waiting.idle:
-            return
-        released = self.waiting.offer(entries, self._next)
+                labelled[topic] = self._label(topic, mine)
+        apart = self.waiting.set_apart(labelled, self._next.keys())
+        self._whole |= apart.whole
+        waiting: list[Entry] = []
+        for topic, indices in apart.waiting.items():
+            if indices:
+                mine = self._open[topic]
+                waiting += entries(topic, mine.raw, labelled[topic], indices)
+                mine.raw = mine.raw.but(indices)
+        for entry in waiting:
+            if entry.marks.resolution is not None:
+                self._moves[entry.place.partition].read -= 1  # a control record of ours: a gap, as Kafka's are
+        if waiting or not self.waiting.idle:
+            self._release(self.waiting.offer(waiting, self._next))
+
+    def _label(self, topic: str, mine: _Open) -> Labelled:
+        """What the headers of the raw records say; those whose headers are none of ours, by our names, are poison."""
+        framed = self._decoders[topic].table.key_encoding == "avro"
+        labelled, bad = label(mine.raw, framed)
+        if not bad:
+            return labelled
+        self._poison += [_poison(topic, mine.raw, i, why) for i, why in bad.items()]
+        mine.raw = mine.raw.but(bad)
+        return label(mine.raw, framed)[0]
+
+    def _release(self, released: Sequence[Unit]) -> None:
+        """Have the units *released* decoded next."""
         self._check_decidable(released)
         if any(map(guarded, released)):
             self._stages.append(_Stage())
@@ -241,6 +263,25 @@ class Collector:
                 self._move(entry.place.partition)  # it is applied further now, though nothing more is read
             for entry in unit.rows:
                 self._open[entry.place.partition.topic].released.append(entry)
+
+    def _decide_after_all(self, raw: Sequence[tuple[str, Chunk, Decoded]]) -> None:
+        """A transaction that came whole, with a record that no row can be made of, has to be decided on."""
+        if not any(decoded.bad for _, _, decoded in raw):
+            return
+        labels = {topic: self._label(topic, self._open[topic]) for topic, chunk, _ in raw if chunk.headers}
+        spoiled = {labels[topic].txs[i] for topic, _, decoded in raw if topic in labels for i in decoded.bad} - {None}
+        units = {tx: Unit(tx) for tx in sorted(filter(None, spoiled))}
+        for topic, chunk, decoded in raw:
+            if topic in labels:
+                indices = [i for i, tx in enumerate(labels[topic].txs) if tx in units]
+                found = entries(topic, chunk, labels[topic], indices)
+                self._number(topic, indices, found, decoded.bad)
+                for entry in found:
+                    units[entry.marks.tx or ""].entries.append(entry)
+        for tx, unit in units.items():
+            unit.entries.sort(key=lambda entry: entry.place)
+            del self._whole[tx]
+            self._units.append(unit)
 
     def _check_decidable(self, units: Collection[Unit]) -> None:
         """MustStop if conditions or operation ids of a transaction have to do with partitions that are not
@@ -258,22 +299,6 @@ class Collector:
     def _exists(self, tp: TopicPartition) -> bool:
         decoder = self._decoders.get(tp.topic)
         return decoder is None or tp.partition < decoder.table.partitions
-
-    def _entries(self, topic: str, chunk: Chunk) -> list[Entry]:
-        """The records of *chunk*; those whose headers are none of ours, by our names, are poison."""
-        entries, framed = [], self._decoders[topic].table.key_encoding == "avro"
-        for i, (partition, offset) in enumerate(zip(chunk.partitions, chunk.offsets, strict=True)):
-            tp = TopicPartition(topic, partition)
-            try:
-                marks = _marks(chunk.headers.get(i))
-            except BadHeader as why:
-                self._poison.append(_poison(topic, chunk, i, str(why)))
-                continue
-            if marks.resolution is not None:
-                self._moves[tp].read -= 1  # a control record of ours: a gap, as Kafka's are
-            place = Place(tp, offset)
-            entries.append(Entry(place, chunk.times_ms[i], chunk.keys[i], chunk.values[i], marks, framed))
-        return entries
 
     def _place_units(self) -> None:
         """Let the last stage decide on the units that were decoded into it, if there is any doubt."""
@@ -309,6 +334,11 @@ class Collector:
             move.at_end = True
         return []
 
+    @property
+    def marked(self) -> bool:
+        """True if some records that are not decoded have headers of ours."""
+        return any(mine.raw.headers for mine in self._open.values())
+
     # -- handing over ------------------------------------------------------------------------
 
     @property
@@ -327,6 +357,7 @@ class Collector:
         batch.changes = [change for table in self._open if (change := self._decoders[table].schema_change())]
         batch.stages = [stage for stage in map(self._stage, self._stages) if stage.tables or stage.units]
         batch.operations = [operation for unit in self._settled for operation in Verdict(unit, "applied").operations]
+        batch.operations += [Operation("tx", tx, first, "applied", None) for tx, first in self._whole.items()]
         self.waiting.note(batch)
         self._reset()
         return batch
@@ -361,27 +392,3 @@ def _poison(topic: str, chunk: Chunk, i: int, why: str) -> Poison:
         chunk.values[i],
         why,
     )
-
-
-_NO_MARKS = Marks()
-
-
-def _marks(headers: Headers | None) -> Marks:
-    return _decoded(tuple(headers)) if headers else _NO_MARKS
-
-
-@lru_cache(maxsize=256)
-def _decoded(headers: tuple[tuple[str, bytes | str | None], ...]) -> Marks:
-    """Most records of a transaction have the same headers."""
-    return decode(headers) or _NO_MARKS
-
-
-def _chunk(entries: Collection[Entry]) -> Chunk:
-    """The records of *entries*, in their order."""
-    chunk = Chunk()
-    chunk.partitions = [entry.place.partition.partition for entry in entries]
-    chunk.offsets = [entry.place.offset for entry in entries]
-    chunk.times_ms = [entry.time_ms for entry in entries]
-    chunk.keys = [entry.key for entry in entries]
-    chunk.values = [entry.value for entry in entries]
-    return chunk

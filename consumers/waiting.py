@@ -6,12 +6,13 @@ that no longer is, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 
 from ..schemas.errors import PendingFull, TornTransaction
 from ..schemas.position import Position, TopicPartition
 from .atomic import Atomicity, Entry, Place, Unit
 from .batch import Batch
+from .whole import Apart, Labelled, set_apart
 
 
 class Waiting:
@@ -53,6 +54,10 @@ class Waiting:
     def concerns(self, topic: str) -> bool:
         """True if records of *topic* may have to wait for what is held back."""
         return self._atomicity.concerns(topic)
+
+    def set_apart(self, topics: Mapping[str, Labelled], position: Container[TopicPartition]) -> Apart:
+        """As :func:`whole.set_apart`, beside what is held back here."""
+        return set_apart(topics, position, self._atomicity.open, None if self.idle else self._atomicity.keys)
 
     @property
     def topics(self) -> set[str]:

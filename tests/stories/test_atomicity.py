@@ -14,6 +14,7 @@ import pytest
 from merganser.consumers.apply import Applier, BatchLimits
 from merganser.consumers.atomic import Atomicity, Order, Unit
 from merganser.consumers.audit import audit_store
+from merganser.consumers.collect import Collector
 from merganser.consumers.conditions import decide
 from merganser.consumers.dbfile import Limits
 from merganser.consumers.digest import quarantine_digest, table_digest
@@ -247,7 +248,34 @@ def in_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.consumers.ledger.hold", lambda con, entries: None)
 
 
-FAULTS = [seen_at_once, nobody_waits, by_first_record, as_they_come, unconditional, forgetful, one_by_one, in_memory]
+def past_what_waits(patch: pytest.MonkeyPatch) -> None:
+    """Whole transactions are applied at once, though others write their keys too."""
+    patch.setattr("merganser.consumers.whole._sharing", lambda topic, records, held: set())
+
+
+def in_part(patch: pytest.MonkeyPatch) -> None:
+    """What there is of a transaction is applied at once, whole or not."""
+    patch.setattr("merganser.consumers.whole._unfit", lambda topics, position: set())
+
+
+def whole_is_well(patch: pytest.MonkeyPatch) -> None:
+    """A transaction that came whole is applied, whatever its records turn out to be."""
+    patch.setattr(Collector, "_decide_after_all", lambda self, raw: None)
+
+
+FAULTS = [
+    past_what_waits,
+    in_part,
+    whole_is_well,
+    seen_at_once,
+    nobody_waits,
+    by_first_record,
+    as_they_come,
+    unconditional,
+    forgetful,
+    one_by_one,
+    in_memory,
+]
 
 
 LONG = (as_they_come,)  # seldom makes a difference

@@ -1,0 +1,68 @@
+"""From records to entries and back: what the headers of a chunk say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+
+from ..schemas.headers import BadHeader, Marks, decode
+from ..schemas.position import TopicPartition
+from .atomic import Entry, Place
+from .chunk import Chunk
+from .whole import Labelled
+
+_NO_MARKS = Marks()
+
+
+def label(chunk: Chunk, framed: bool) -> tuple[Labelled, dict[int, str]]:
+    """What the headers of *chunk* say, and of which records they say nothing that can be read, and why."""
+    txs: list[str | None] = [None] * len(chunk)
+    more: dict[int, Marks] = {}
+    bad: dict[int, str] = {}
+    for i, headers in chunk.headers.items():
+        try:
+            txs[i], marks = _decoded(tuple(headers))
+        except BadHeader as why:
+            bad[i] = str(why)
+            continue
+        if marks is not None:
+            more[i] = marks
+    return Labelled(chunk.partitions, chunk.offsets, chunk.keys, txs, more, framed), bad
+
+
+@lru_cache(maxsize=8192)  # partitions come one after the other, each with a part of many transactions
+def _decoded(headers: tuple[tuple[str, bytes | str | None], ...]) -> tuple[str | None, Marks | None]:
+    """The transaction, and all that they say if that is more. Most records of a transaction say the same."""
+    marks = decode(headers) or _NO_MARKS
+    return marks.tx, None if marks == Marks(marks.tx) else marks
+
+
+def entries(topic: str, chunk: Chunk, labelled: Labelled, indices: Iterable[int]) -> list[Entry]:
+    """The records of *chunk* at *indices*, to be decided on."""
+    return [
+        Entry(
+            Place(TopicPartition(topic, chunk.partitions[i]), chunk.offsets[i]),
+            chunk.times_ms[i],
+            chunk.keys[i],
+            chunk.values[i],
+            labelled.marks.get(i) or _bare(labelled.txs[i]),
+            labelled.framed,
+        )
+        for i in indices
+    ]
+
+
+@lru_cache(maxsize=8192)
+def _bare(tx: str | None) -> Marks:
+    return Marks(tx)
+
+
+def chunk_of(records: Collection[Entry]) -> Chunk:
+    """*records*, in their order, as they came."""
+    chunk = Chunk()
+    chunk.partitions = [entry.place.partition.partition for entry in records]
+    chunk.offsets = [entry.place.offset for entry in records]
+    chunk.times_ms = [entry.time_ms for entry in records]
+    chunk.keys = [entry.key for entry in records]
+    chunk.values = [entry.value for entry in records]
+    return chunk
