@@ -110,12 +110,23 @@ def nodes_of(home: Path) -> list[int]:
 # -- start, reuse, stop --------------------------------------------------------------------------
 
 
-def test_start_reuses_what_runs_and_stop_keeps_the_data(home: Path) -> None:
+def test_start_reuses_what_runs_status_tells_it_and_stop_keeps_the_data(home: Path) -> None:
     local = LocalBroker(home)
+    assert not local.status().running
     first = local.start()
     assert first.running and len(first.pids) == 1
     write(first.bootstrap_servers, "kept", b"row")
     assert LocalBroker(home).start().pids == first.pids
+
+    status = local.status()
+    assert status.running and status.problems == ()
+    assert (status.brokers, status.kafka_version, status.home) == (1, "4.3.1", home)
+    assert status.data_bytes > 0 and status.resident_bytes > 0
+    os.kill(status.pids[0], signal.SIGSTOP)
+    try:
+        assert "does not answer" in local.status().problems[0]
+    finally:
+        os.kill(status.pids[0], signal.SIGCONT)
 
     stopped = local.stop()
     assert not stopped.running and not stopped.problems
@@ -127,27 +138,12 @@ def test_start_reuses_what_runs_and_stop_keeps_the_data(home: Path) -> None:
     assert read(second.bootstrap_servers, "kept") == b"row"
 
 
-def test_status_tells_what_runs(home: Path) -> None:
-    local = LocalBroker(home)
-    assert not local.status().running
-    local.start()
-    status = local.status()
-    assert status.running and status.problems == ()
-    assert (status.brokers, status.kafka_version, status.home) == (1, "4.3.1", home)
-    assert status.data_bytes > 0 and status.resident_bytes > 0
-    os.kill(status.pids[0], signal.SIGSTOP)
-    try:
-        assert "does not answer" in local.status().problems[0]
-    finally:
-        os.kill(status.pids[0], signal.SIGCONT)
-
-
 def test_status_of_a_new_home_writes_nothing(tmp_path: Path) -> None:
     assert not LocalBroker(tmp_path / "nowhere").status().running
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_two_starters_at_once_get_one_broker(new_home: Path) -> None:
+def test_two_starters_at_once_get_one_broker_which_outlives_them(new_home: Path) -> None:
     starters = [worker(new_home) for _ in range(2)]
     said = [starter.communicate(timeout=120) for starter in starters]
     assert [starter.returncode for starter in starters] == [0, 0], said
@@ -155,12 +151,7 @@ def test_two_starters_at_once_get_one_broker(new_home: Path) -> None:
     assert nodes_of(new_home) == json.loads(said[0][0])["pids"]
 
 
-def test_the_broker_outlives_its_starter(home: Path) -> None:
-    starter = worker(home)
-    out, _ = starter.communicate(timeout=60)
-    assert LocalBroker(home).status().pids == tuple(json.loads(out)["pids"])
-
-
+@pytest.mark.slow  # tests/kafka/test_foreign_tools.py reads rows with them each time
 def test_kafkas_own_tools_run_from_the_same_jars(home: Path) -> None:
     servers = LocalBroker(home).start().bootstrap_servers
     write(servers, "tools", b"quack")
@@ -254,6 +245,7 @@ def test_a_damaged_home_is_named(home: Path) -> None:
     shutil.rmtree(home / "broker" / "data")
 
 
+@pytest.mark.slow
 def test_a_stubborn_node_is_killed_and_told(home: Path) -> None:
     local = LocalBroker(home)
     pid = local.start().pids[0]
