@@ -6,7 +6,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from avro_strategies import comparable, named, patient, schemas_and_rows
+from support.avro_strategies import comparable, named, patient, schemas_and_rows
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from schema_tables import record, table, version

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from avro_strategies import named, patient, rows_of
+from support.avro_strategies import named, patient, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schema_tables import record, table, version

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from avro_strategies import patient
+from support.avro_strategies import patient
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_tables import record, table, version

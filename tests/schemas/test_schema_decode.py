@@ -10,7 +10,7 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import pytest
-from avro_strategies import comparable, named, patient, records, rows_of, schemas_and_rows
+from support.avro_strategies import comparable, named, patient, records, rows_of, schemas_and_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_tables import ID, PREFIX, record, table, version

@@ -10,7 +10,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from avro_strategies import SCALARS, comparable, named, patient, schemas_and_rows
+from support.avro_strategies import SCALARS, comparable, named, patient, schemas_and_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_tables import PREFIX, record, table

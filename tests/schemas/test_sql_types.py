@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from avro_strategies import mapped, named, patient, rows_of, schemas_and_rows
+from support.avro_strategies import mapped, named, patient, rows_of, schemas_and_rows
 from hypothesis import given, settings
 from schema_tables import record, table, version
 
