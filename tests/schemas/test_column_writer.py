@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_tables import version
-from support.avro_strategies import SCALARS, named, patient
 
 from merganser.schemas.avro import row_type
 from merganser.schemas.columnwriter import ColumnWriter, supported
 from merganser.schemas.decode import Decoder
 from merganser.schemas.encode import RowEncoder
 from merganser.schemas.table import Table
+from support.avro_strategies import SCALARS, named, patient
 
 WRITABLE = [
     (type_, values)

@@ -1,0 +1,100 @@
+"""JSON lines: one object a line, as ``schemas/jsonrows.py`` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+import pyarrow as pa
+
+from ...schemas.errors import BadInput, BadLine, InvalidRow
+from ...schemas.jsonrows import JsonRows, loads
+from ...schemas.table import Table
+from .pieces import Piece, Row, fields_of, said, spelled
+
+_BLOCK = 1 << 20
+_LONGEST_LINE = 64 * 2**20
+
+
+class JsonSource:
+    """The rows of a file of JSON lines. There is no header: each row says its columns."""
+
+    unit = "line"
+
+    def __init__(self, name: str, stream: IO[bytes], renames: Mapping[str, str], table: Table) -> None:
+        self._name, self._stream, self._renames = name, stream, renames
+        self._reader = JsonRows(table)
+        self._columns = fields_of(table)
+        self._table = table.name
+        for given, target in renames.items():
+            if target and target not in self._columns:
+                raise BadInput(name, f"table {table.name!r} has no column {target!r} to rename {given!r} to")
+
+    def pieces(self) -> Iterator[Piece]:
+        line = 1
+        for lines in line_blocks(self._name, self._stream):
+            yield _JsonPiece(self, line, lines)
+            line += len(lines)
+
+    def row(self, number: int, line: bytes) -> Row:
+        text = line.decode(errors="backslashreplace").rstrip("\r\n")
+        try:
+            line.decode()
+            values = loads(line)
+            if not isinstance(values, dict):
+                raise ValueError("not a JSON object")
+            return Row(number, self._reader.converted(self._renamed(values)), text)
+        except InvalidRow as error:
+            return Row(number, None, text, said(error))
+        except UnicodeDecodeError as error:
+            return Row(number, None, text, f"not UTF-8: byte 0x{error.object[error.start]:02x}")
+        except RecursionError:
+            return Row(number, None, text, "nested too deeply")
+        except ValueError as error:
+            return Row(number, None, text, f"not a row: {error}")
+
+    def _renamed(self, values: dict[str, object]) -> dict[str, object]:
+        renamed: dict[str, object] = {}
+        for given, value in values.items():
+            target = self._renames.get(given, given)
+            if target not in self._columns and given not in self._renames and spelled(given) in self._columns:
+                target = spelled(given)
+            if target in renamed:
+                raise ValueError(f"column {target!r} comes twice")
+            if target:
+                renamed[target] = value
+        return renamed
+
+
+def line_blocks(name: str, stream: IO[bytes]) -> Iterator[list[bytes]]:
+    """The lines of *stream*, some at a time, empty ones included."""
+    rest, line, first = b"", 1, True
+    while data := stream.read(_BLOCK):
+        if first:
+            data, first = data.removeprefix(b"\xef\xbb\xbf"), False
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            rest += data
+            if len(rest) > _LONGEST_LINE:
+                raise BadLine(name, line, f"longer than {_LONGEST_LINE // 2**20} MiB")
+            continue
+        lines = (rest + data[:cut]).split(b"\n")
+        rest = data[cut:]
+        yield lines[:-1]
+        line += len(lines) - 1
+    if rest:
+        yield [rest]
+
+
+@dataclass(frozen=True)
+class _JsonPiece:
+    source: JsonSource
+    line: int
+    lines: list[bytes]
+
+    def batch(self) -> pa.RecordBatch | None:
+        return None  # Arrow's own reader takes names that come twice, and rounds numbers
+
+    def rows(self) -> Iterator[Row]:
+        return (self.source.row(self.line + i, line) for i, line in enumerate(self.lines) if line.strip())
