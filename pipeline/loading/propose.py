@@ -41,8 +41,8 @@ _LOCAL = {"type": "long", "logicalType": "local-timestamp-micros"}
 
 #: What each of DuckDB's types may be, the best first. Text is always possible.
 _LADDER: dict[str, Sequence[Any]] = {
-    **dict.fromkeys(["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINTEGER", "UBIGINT", "HUGEINT"], ["long"]),
-    **dict.fromkeys(["FLOAT", "DOUBLE"], ["double"]),
+    **dict.fromkeys(["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINTEGER", "UBIGINT", "HUGEINT"], ("long",)),
+    **dict.fromkeys(["FLOAT", "DOUBLE"], ("double",)),
     "BOOLEAN": ["boolean"],
     "UUID": [_UUID],
     "DATE": [_DATE],

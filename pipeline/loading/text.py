@@ -64,7 +64,8 @@ def _whole(text: str) -> int:
 def _float(text: str) -> Any:
     bare = text.strip(_BLANKS)
     if _WHOLE.fullmatch(bare):
-        return int(bare)  # so that one with more digits than the column holds is refused, not rounded
+        # An int, so that one with more digits than the column holds is refused, not rounded; -0 is a float only.
+        return int(bare) or float(bare)
     if _NUMBER.fullmatch(bare):
         number = float(bare)
         if math.isinf(number):
@@ -122,7 +123,11 @@ def columns(type_: Type, texts: pa.Array) -> pa.Array | None:
         if pattern is None or pc.all(pc.match_substring_regex(texts, pattern), min_count=0).as_py() is False:
             return None
         if type_.kind == "float":
-            return texts.cast(pa.float64()).cast(pa.float32())
+            numbers = texts.cast(pa.float64()).cast(pa.float32())
+            return None if pc.any(pc.is_inf(numbers)).as_py() else numbers
+        if type_.kind.startswith("time-"):  # Arrow has no cast for these, so by way of the first day
+            moments = pc.binary_join_element_wise("1970-01-01 ", texts, "").cast(pa.timestamp("us"))
+            return moments.cast(pa.int64()).view(arrow_type(type_))
         return texts.cast(arrow_type(type_))
     except pa.ArrowInvalid:
         return None
