@@ -7,6 +7,7 @@ import json as jsonlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -149,7 +150,7 @@ def export(
     with StoreFile(store) as at_rest, _bar("rows") as bar:
         task = bar.task("writing", None)
         done = export_table(
-            at_rest, table, place, file_format, at_least=token, force=force, progress=lambda rows: bar.past(task, rows)
+            at_rest, table, place, file_format, at_least=token, force=force, progress=partial(bar.past, task)
         )
     if json:
         emit_json({**jsonlib.loads(done.manifest()), "to": place})
@@ -180,13 +181,11 @@ def _import(
     for name in names(files):
         with _bar("bytes") as bar:
             look = bar.task("reading", None)
-            with open_input(name, format, lambda read: bar.past(look, read)) as file:
+            with open_input(name, format, partial(bar.past, look)) as file:
                 if found is None:
                     found = _made(log, table, file, options, create or [])
                 task = bar.task("writing", file.size)
-                done = import_file(
-                    log, found, file, options, progress=lambda read: bar.past(task, read), timeout_s=timeout
-                )
+                done = import_file(log, found, file, options, progress=partial(bar.past, task), timeout_s=timeout)
         _told(log, found, done, json)
         token = done.token
     if token is not None and not json:
@@ -240,7 +239,7 @@ def _list(log: Log, table: str | None, timeout: float, json: bool) -> None:
     found.sort(key=lambda e: (e.table, e.when_ms))
     if json:
         for entry in found:
-            emit_json({**_fields(entry), "topic_there": _there(entry, ids)})
+            emit_json({**_fields(entry), "when": _moment(entry.when_ms), "state": _state(entry, ids)})
     elif not found:
         say("nothing was imported yet")
     else:
@@ -275,7 +274,6 @@ def _fields(entry: Entry) -> dict[str, Any]:
         "done": entry.done,
         "options": dict(entry.options),
         "topic_id": entry.topic_id,
-        "when": _moment(entry.when_ms) if entry.when_ms else None,
     }
 
 

@@ -48,7 +48,7 @@ def _open(folder: Path) -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
     }
-    return duckdb.connect(str(folder / "rows.duckdb"), config=config)
+    return duckdb.connect(config=config)
 
 
 def _keep(con: duckdb.DuckDBPyConnection, part: Encoded) -> None:

@@ -6,6 +6,7 @@ number with more digits than a double has, or a date that is not written as ISO 
 
 from __future__ import annotations
 
+import csv
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import IO, Any
 import duckdb
 import pyarrow as pa
 
+from ...consumers.reads import one_line
 from ...schemas import jsonrows
 from ...schemas.avro import row_type
 from ...schemas.encode import Refused, RowEncoder
@@ -38,6 +40,8 @@ _DATE = {"type": "int", "logicalType": "date"}
 _TIME = {"type": "long", "logicalType": "time-micros"}
 _INSTANT = {"type": "long", "logicalType": "timestamp-micros"}
 _LOCAL = {"type": "long", "logicalType": "local-timestamp-micros"}
+
+_BY_HAND = "write a schema, and `merganser table create` the table"
 
 #: What each of DuckDB's types may be, the best first. Text is always possible.
 _LADDER: dict[str, Sequence[Any]] = {
@@ -94,39 +98,35 @@ def _of_csv(name: str, file: CsvFile) -> list[tuple[str, Any]]:
     if twice is not None:
         raise BadInput(name, f"line 1, the header: the name {twice!r} comes twice", "rename one in the file")
     names = [f"c{i}" for i in range(len(file.header))]
-    texts: list[list[str]] = [[] for _ in names]
-    sample, size = [], 0
+    rows: list[list[str | None]] = []
+    size = 0
     for block in file.blocks(names):
-        sample.append(block.data)
-        for record in block.records():
-            for column, text in zip(texts, record.fields, strict=False):
-                if text is not None:
-                    column.append(text)
+        rows += [record.fields for record in block.records() if record.why is None]
         size += len(block.data)
         if size >= _SAMPLE_BYTES:
             break
-    sniffed = _sniffed_csv(b"".join(sample), names, file)
+    sniffed = _sniffed_csv(name, names, rows)
+    columns = [[row[i] for row in rows] for i in range(len(names))]
     return [
-        (given, _first_fit(sniffed[column], found))
-        for given, column, found in zip(file.header, names, texts, strict=True)
+        (given, _first_fit(type_, [text for text in texts if text is not None]))
+        for given, type_, texts in zip(file.header, sniffed, columns, strict=True)
     ]
 
 
-def _sniffed_csv(data: bytes, names: Sequence[str], file: CsvFile) -> dict[str, str]:
-    """DuckDB's type of each column; text, if it cannot make sense of the sample."""
-    with tempfile.NamedTemporaryFile(prefix="merganser-sample-", suffix=".csv") as sample:
-        mark = file.dialect.delimiter
-        sample.write(mark.join(names).encode() + b"\n" + data)
+def _sniffed_csv(name: str, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> list[str]:
+    """DuckDB's type of each column. It gets the records that we have read, so that only types are its guess."""
+    with tempfile.NamedTemporaryFile("w", prefix="merganser-sample-", suffix=".csv", newline="") as sample:
+        csv.writer(sample, lineterminator="\n").writerows([names, *rows])
         sample.flush()
         sql = (
-            "DESCRIBE SELECT * FROM read_csv(?, header = true, delim = ?, quote = '\"', escape = '\"', nullstr = ?,"
-            " sample_size = -1, null_padding = true, ignore_errors = true)"
+            "DESCRIBE SELECT * FROM read_csv(?, header = true, delim = ',', quote = '\"', escape = '\"',"
+            " sample_size = -1, all_varchar = false)"
         )
         try:
-            rows = _engine().execute(sql, [sample.name, mark, file.dialect.null]).fetchall()
-        except duckdb.Error:
-            return dict.fromkeys(names, "VARCHAR")
-    return {**dict.fromkeys(names, "VARCHAR"), **{row[0]: row[1] for row in rows}}
+            found = {row[0]: row[1] for row in _engine().execute(sql, [sample.name]).fetchall()}
+        except duckdb.Error as error:
+            raise BadInput(name, f"no types can be told from it: {one_line(error)[:200]}", _BY_HAND) from error
+    return [found.get(each, "VARCHAR") for each in names]
 
 
 def _first_fit(sql: str, texts: Sequence[str]) -> Any:
@@ -189,7 +189,7 @@ def _of_json(name: str, stream: IO[bytes]) -> list[tuple[str, Any]]:
                 found.append(value)
     if not values:
         raise BadInput(name, "no line of it is a JSON object")
-    sniffed = _sniffed_json(b"\n".join(lines))
+    sniffed = _sniffed_json(name, b"\n".join(lines))
     made = _Names()
     return [(column, _json_type(name, column, sniffed.get(column), found, made)) for column, found in values.items()]
 
@@ -205,8 +205,8 @@ def _objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _sniffed_json(data: bytes) -> dict[str, Any]:
-    """DuckDB's type of each column, as its Python object; none, if it cannot make sense of the sample."""
+def _sniffed_json(name: str, data: bytes) -> dict[str, Any]:
+    """DuckDB's type of each column, as its Python object."""
     with tempfile.NamedTemporaryFile(prefix="merganser-sample-", suffix=".json") as sample:
         sample.write(data)
         sample.flush()
@@ -217,8 +217,8 @@ def _sniffed_json(data: bytes) -> dict[str, Any]:
         try:
             found = _engine().sql(sql, params=[sample.name])
             return dict(zip(found.columns, found.types, strict=True))
-        except duckdb.Error:
-            return {}
+        except duckdb.Error as error:
+            raise BadInput(name, f"no types can be told from it: {one_line(error)[:200]}", _BY_HAND) from error
 
 
 class _Names:
