@@ -32,7 +32,7 @@ class BulkOptions:
     rows: int = 50_000
     bytes: int = 16 * 1024 * 1024  # of keys and values
     compression: str = "lz4"
-    transaction_timeout_s: float = 30.0  # a killed import's transaction hides what follows it for so long
+    transaction_timeout_s: float = 10.0  # a killed import's transaction hides what follows it for so long
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class BulkWriter:
             _acknowledged(client, deadline)
             on_step("sent")
             if why := confirm():
-                raise SendFailed(why)
+                raise SendFailed(why, ours=True)
             client.produce(note.topic, note.value, note.key, note.partition)
             _acknowledged(client, deadline)
             on_step("noted")

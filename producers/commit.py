@@ -170,11 +170,12 @@ def kafka_error(error: BaseException | None) -> KafkaError | None:
 
 
 class SendFailed(Exception):
-    """Why the records of a transaction are not all acknowledged. *error* is None if time ran out."""
+    """Why the records of a transaction are not all acknowledged, or must not be committed. *error* is None if time
+    ran out, and if *ours*: then Kafka is well, and hears of the abort."""
 
-    def __init__(self, why: str, error: KafkaError | None = None) -> None:
+    def __init__(self, why: str, error: KafkaError | None = None, *, ours: bool = False) -> None:
         super().__init__(why)
-        self.why, self.error = why, error
+        self.why, self.error, self.ours = why, error, ours
 
 
 class TransactionalClient:
@@ -258,7 +259,7 @@ class TransactionalClient:
     def _rolled_back(self, client: KafkaProducer, tx: str, failed: SendFailed) -> MerganserError:
         """The error to raise when sending failed. Whatever an abort comes to, nothing was committed."""
         error = failed.error
-        if worth_aborting(error):
+        if failed.ours or worth_aborting(error):
             error = self._abort(client)
         self.close()
         if not _fenced(error):

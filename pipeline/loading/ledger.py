@@ -117,11 +117,12 @@ def make_ledger(log: Log) -> None:
         log.make_topic(LEDGER, 1, _SETTINGS)
 
 
-def read_ledger(log: Log, timeout_s: float) -> list[Entry]:
-    """Every import, the latest record of each, up to an end sampled after the call. [] without a ledger.
+def read_ledger(log: Log, timeout_s: float, *, settled: bool = False) -> list[Entry]:
+    """Every import, the latest record of each. [] without a ledger.
 
-    LogUnavailable if that is not reached in time: an import that was killed holds it up until Kafka gives its
-    transaction up.
+    Up to the first record of a transaction that is open, unless *settled*: then up to an end sampled after the call.
+    LogUnavailable if that is not reached in time: another import that was killed between its note and its commit
+    holds it up until Kafka gives its transaction up.
     """
     end = log.ends([_PARTITION]).get(_PARTITION, 0)
     start = log.starts([_PARTITION]).get(_PARTITION, 0)
@@ -139,12 +140,15 @@ def read_ledger(log: Log, timeout_s: float) -> list[Entry]:
                     if key is not None and value is not None:
                         found[key] = Entry.parse(value, when_ms)
                 at = max(at, next_offset(chunk.offsets[-1]))
-            at = max([at, *(offset for tp, offset in poll.ends if tp == _PARTITION)])
+            if poll.ends:
+                at = max(at, poll.ends[-1].offset)
+                if not settled:
+                    break
             for problem in poll.problems:
                 raise LogUnavailable(log.bootstrap_servers, f"{LEDGER}: {problem.why}")
             if at < end and deadline.passed:
                 why = f"{LEDGER} read to {at} of {end} within {timeout_s:g} s"
-                hint = "an import that was killed holds it up for half a minute: try again, or give --timeout 60"
+                hint = "an import that was killed holds it up for ten seconds: try again, or give a longer --timeout"
                 raise LogUnavailable(log.bootstrap_servers, why, hint)
     finally:
         reader.close()

@@ -110,7 +110,7 @@ def import_file(
         try:
             writer.open()
             on_step("fenced")
-            begun = plan(read_ledger(log, timeout_s), wanted, options.again)
+            begun = plan(read_ledger(log, timeout_s, settled=True), wanted, options.again)
             if begun.done:  # by the one that was fenced just now
                 return Imported("already", begun, 0, _token(log, table))
             run = _Run(log, table, file, options, writer, on_step, begun)
