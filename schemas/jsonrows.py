@@ -110,7 +110,9 @@ class JsonRows:
 
 def loads(text: str | bytes) -> Any:
     """JSON with all digits of its numbers. ValueError; a name that comes twice is refused."""
-    return json.loads(text, parse_float=Decimal, object_pairs_hook=_no_name_twice)
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    return _DECODER.decode(text)  # json.loads would make one for each call
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,6 +121,9 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} comes twice")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, object_pairs_hook=_no_name_twice)
 
 
 def _object(value: Any) -> dict[str, Any]:

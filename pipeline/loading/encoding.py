@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -51,13 +50,6 @@ class Encoded:
     bad: list[Bad] = field(default_factory=list)
     sort: pa.Array | None = None
 
-    def check(self) -> None:
-        """What a mistake in here would be: rows that are not in the file's order, or keys of other rows."""
-        if len(self.at) != len(self.values) or (self.keys is not None and len(self.keys) != len(self.values)):
-            raise ValueError("rows, keys and numbers do not belong together")
-        if any(a >= b for a, b in pairwise(self.at)):
-            raise ValueError("rows are not in order")
-
 
 class Encoding:
     """Encodes the rows of one table. *row_bytes* is the most that a key and its value may have together."""
@@ -88,7 +80,6 @@ class Encoding:
         taken = 0
         for piece in pieces:
             done = self._whole(piece, taken) or self._one_by_one(piece, taken)
-            done.check()
             taken = done.taken
             yield done
 

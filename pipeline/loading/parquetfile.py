@@ -20,7 +20,7 @@ from ...schemas.arrow import arrow_type
 from ...schemas.errors import BadInput
 from ...schemas.jsonrows import to_json
 from ...schemas.table import Table
-from ...schemas.types import Type
+from ...schemas.types import DAY_MILLIS, MAX_DATE, MIN_DATE, Type
 from .pieces import Piece, Row, fields_of, matched, whole
 
 _ROWS = 16_384
@@ -144,10 +144,13 @@ def _values(a: pa.Array, type_: Type) -> list[Any]:
 
 
 def _countable(type_: pa.DataType) -> pa.DataType:
-    """*type_* with each timestamp as the number that it is: Python has none with nanoseconds."""
+    """*type_* with each timestamp and date as the number that it is: Python has none with nanoseconds, and no
+    year 10000."""
     types = pa.types
-    if types.is_timestamp(type_):
+    if types.is_timestamp(type_) or types.is_date64(type_):
         return pa.int64()
+    if types.is_date32(type_):
+        return pa.int32()
     if types.is_struct(type_):
         return pa.struct([(f.name, _countable(f.type)) for f in type_])
     if types.is_map(type_):
@@ -165,6 +168,8 @@ def _shape(given: pa.DataType, type_: Type) -> Shape | None:
     types = pa.types
     if types.is_timestamp(given):
         return _moment(given, type_)
+    if types.is_date(given):
+        return _day(1 if types.is_date32(given) else DAY_MILLIS)
     if type_.kind == "uuid" and types.is_fixed_size_binary(given) and given.byte_width == 16:
         return lambda value: uuid.UUID(bytes=value)
     if types.is_struct(given) and type_.kind == "record":
@@ -182,6 +187,16 @@ def _shape(given: pa.DataType, type_: Type) -> Shape | None:
 
 def _shaped(shape: Shape | None, value: Any) -> Any:
     return value if value is None or shape is None else shape(value)
+
+
+def _day(per_day: int) -> Shape:
+    """A number of days, or of a day's parts, as a row has it."""
+
+    def day(value: int) -> Any:
+        days, lost = divmod(value, per_day)
+        return value if lost or not MIN_DATE <= days <= MAX_DATE else _EPOCH.date() + dt.timedelta(days=days)
+
+    return day
 
 
 def _moment(given: pa.DataType, type_: Type) -> Shape:

@@ -93,4 +93,4 @@ def _named(url: str) -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return " ".join(str(error).partition("Debug source:")[0].split())[:300] or type(error).__name__
