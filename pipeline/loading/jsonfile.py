@@ -61,21 +61,20 @@ class JsonSource:
         return whole(arrays, self._table, len(rows))
 
     def row(self, number: int, line: bytes) -> Row:
-        text = line.decode(errors="backslashreplace").rstrip("\r\n")
         try:
             line.decode()
             values = loads(line)
             if not isinstance(values, dict):
                 raise ValueError("not a JSON object")
-            return Row(number, self._reader.converted(self._renamed(values)), text)
+            return Row(number, self._reader.converted(self._renamed(values)), line)
         except InvalidRow as error:
-            return Row(number, None, text, said(error))
+            return Row(number, None, line, said(error))
         except UnicodeDecodeError as error:
-            return Row(number, None, text, f"not UTF-8: byte 0x{error.object[error.start]:02x}")
+            return Row(number, None, line, f"not UTF-8: byte 0x{error.object[error.start]:02x}")
         except RecursionError:
-            return Row(number, None, text, "nested too deeply")
+            return Row(number, None, line, "nested too deeply")
         except ValueError as error:
-            return Row(number, None, text, f"not a row: {error}")
+            return Row(number, None, line, f"not a row: {error}")
 
     def _renamed(self, values: dict[str, object]) -> dict[str, object]:
         renamed: dict[str, object] = {}

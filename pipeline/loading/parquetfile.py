@@ -7,7 +7,6 @@ Nanoseconds are taken for instants of UTC and for local times alike, since a sto
 from __future__ import annotations
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import pyarrow.parquet as pq
 
 from ...schemas.arrow import arrow_type
 from ...schemas.errors import BadInput
-from ...schemas.jsonrows import to_json
 from ...schemas.table import Table
 from ...schemas.types import DAY_MILLIS, MAX_DATE, MIN_DATE, Type
 from .pieces import Piece, Row, fields_of, matched, whole
@@ -69,7 +67,7 @@ class ParquetSource:
         columns = {column: _values(rows.column(given), self._types[column]) for column, given in self._columns.items()}
         for i in range(rows.num_rows):
             values = {column: found[i] for column, found in columns.items()}
-            yield Row(first + i, values, json.dumps(to_json(values), ensure_ascii=False, default=str))
+            yield Row(first + i, values, values)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ looked at alone; whatever is wrong with one is said by `rows`, with its line.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from ...schemas.arrow import arrow_type
 from ...schemas.avro import key_fields, row_type
 from ...schemas.encode import Refused
 from ...schemas.errors import BadInput, InvalidRow
+from ...schemas.jsonrows import to_json
 from ...schemas.table import Table
 from ...schemas.types import Field
 from .csvfile import Block, CsvFile
@@ -24,12 +26,19 @@ from .text import Convert, columns, converter
 
 @dataclass(frozen=True)
 class Row:
-    """One record: *values* by column, or *why* it is no row. *text* is what a person is shown of it."""
+    """One record: *values* by column, or *why* it is no row. *raw* is what the file has."""
 
     line: int
     values: Mapping[str, Any] | None
-    text: str
+    raw: bytes | Mapping[str, Any]
     why: str = ""
+
+    @property
+    def text(self) -> str:
+        """What a person is shown of it."""
+        if isinstance(self.raw, bytes):
+            return self.raw.decode(errors="backslashreplace").rstrip("\r\n")
+        return json.dumps(to_json(self.raw), ensure_ascii=False)
 
 
 class Piece(Protocol):
@@ -139,9 +148,8 @@ class CsvSource:
 
     def rows(self, block: Block) -> Iterator[Row]:
         for record in block.records():
-            text = record.raw.decode(errors="backslashreplace")
             if record.why is not None:
-                yield Row(record.line, None, text, record.why)
+                yield Row(record.line, None, record.raw, record.why)
                 continue
             try:
                 values = {
@@ -150,9 +158,9 @@ class CsvSource:
                     if column is not None and convert is not None
                 }
             except InvalidRow as error:
-                yield Row(record.line, None, text, said(error))
+                yield Row(record.line, None, record.raw, said(error))
             else:
-                yield Row(record.line, values, text)
+                yield Row(record.line, values, record.raw)
 
 
 def _converted(column: str, convert: Convert, field: str, table: str) -> Any:

@@ -302,3 +302,55 @@ def test_bad_input_is_one_line_and_nothing_is_written(cli: Cli, log: mg.Log, nam
     cli("import", name, tmp_path / "type.csv", "--rejects", tmp_path / "no" / "x", "--max-bad", 1).failed(2, "rejects")
     assert log.ends(before) == before
     assert not list(tmp_path.glob("*.rejects.jsonl"))
+
+
+def test_a_store_is_exported_and_imported_again_by_the_commands(
+    cli: Cli, log: mg.Log, name: str, tmp_path: Path
+) -> None:
+    log.create_table(name, EVENT, ["id"])
+    token = load(log, name, write(tmp_path / "a.csv", range(40))).token
+    store = tmp_path / "s.duckdb"
+    with mg.Replica(store, log, name, [name]) as replica:
+        replica.wait(token)
+    asked = ("export", name, "--store", store, "--at-least", token, "--json")
+    for format_ in ("csv", "parquet", "json"):
+        [done] = cli(*asked, "--to", tmp_path / f"out.{format_}").json
+        assert done["rows"] == 40 and done["file_format"] == format_
+        [again] = cli("import", f"{name}-{format_}", done["to"], "--create", "--key", "id", "--json").json
+        assert again["rows"] == 40
+        with mg.Replica(tmp_path / f"{format_}.duckdb", log, name, [f"{name}-{format_}"]) as replica:
+            replica.wait(again["token"])
+            exported = export_table(replica, f"{name}-{format_}", str(tmp_path / f"again.{format_}"), "csv")
+        assert exported.columns_digest == done["columns_digest"]
+    digest = next(line for line in cli("audit", "--store", store).out.splitlines() if "digest" in line)
+    assert digest.endswith(done["digest"])
+    cli(*asked, "--to", tmp_path / "out.csv").failed(2, "there already")
+    far = mg.Position({tp: offset + 1000 for tp, offset in token.items()})
+    cli("export", name, "--store", store, "--to", tmp_path / "x.csv", "--at-least", far).failed(1, "has applied")
+    cli("export", "t-none", "--store", store, "--to", tmp_path / "x.csv").failed(2, "unknown table")
+    cli("export", name, "--store", tmp_path / "none", "--to", tmp_path / "x.csv").failed(1, "no such file")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_file_larger_than_its_memory_is_imported(log: mg.Log, name: str, tmp_path: Path) -> None:
+    """300 MB of CSV by a process that may have 400 MiB in all; 200 of those are Python, Arrow and DuckDB."""
+    log.create_table(name, EVENT, ["id"])
+    path = tmp_path / "a.csv"
+    with path.open("w") as out:
+        out.write("id,name\n")
+        out.writelines(f"{i},{'x' * 290}\n" for i in range(1_000_000))
+    program = (
+        "import sys, merganser as mg\n"
+        "from merganser.pipeline.loading.inputs import open_input\n"
+        "from merganser.pipeline.loading.load import import_file\n"
+        "with mg.connect(sys.argv[1]) as log, open_input(sys.argv[3]) as file:\n"
+        "    import_file(log, log.table(sys.argv[2]), file)\n"
+        "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, log.bootstrap_servers, name, path], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 400 * 1024
+    [entry] = [e for e in read_ledger(log, 10) if e.table == name]
+    assert (entry.rows, entry.done) == (1_000_000, True) and entry.chunks > 15
