@@ -45,6 +45,10 @@ class Note:
     value: bytes
 
 
+#: What librdkafka counts for a message besides its key and value.
+_ENVELOPE = 512
+
+
 class BulkWriter:
     """Writes chunks, one after the other; for one thread. The newest writer of an *id_* fences the older ones."""
 
@@ -65,7 +69,7 @@ class BulkWriter:
             "error_cb": log_error,
         }
         #: Of a key and a value together, by what this client was told: the topic may allow less.
-        self.row_bytes = int(settings.get("message.max.bytes", 1_000_000))
+        self.row_bytes = int(settings.get("message.max.bytes", 1_000_000)) - _ENVELOPE
         self._client = TransactionalClient(settings, id_, shared=True, timeout_s=timeout_s, init_timeout_s=timeout_s)
 
     def open(self) -> None:

@@ -88,7 +88,7 @@ class Block:
     def columns(self) -> pa.Table | None:
         """The records as columns of text; None if one of them has to be looked at alone."""
         data = self.data
-        if not self.regular or (b"\r" in data and data.count(b"\r") != data.count(b"\r\n")):
+        if not self.regular:
             return None
         many = len(self.names) > 1
         try:

@@ -83,8 +83,8 @@ class _Csv:
 def _csv_form(type_: pa.DataType) -> Callable[[Any], str] | None:
     """From a value to its text; None if Arrow writes it as the import reads it."""
     types = pa.types
-    if types.is_floating(type_):
-        return repr  # Arrow writes 1e20 with all its zeros, as if each digit counted
+    if types.is_float32(type_):
+        return repr  # Arrow writes 33554432 for 33554432.0, as if a float held each whole number of so many digits
     if types.is_binary(type_) or types.is_fixed_size_binary(type_):
         return lambda value: base64.b64encode(value).decode()
     if types.is_nested(type_):

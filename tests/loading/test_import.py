@@ -14,9 +14,10 @@ from confluent_kafka.admin import AdminClient
 from loading_tables import record
 
 import merganser as mg
+from merganser.pipeline.loading import load as load_module
 from merganser.pipeline.loading.export import export_table
 from merganser.pipeline.loading.inputs import open_input
-from merganser.pipeline.loading.ledger import LEDGER, read_ledger
+from merganser.pipeline.loading.ledger import LEDGER, Entry, read_ledger
 from merganser.pipeline.loading.load import Imported, ImportOptions, import_file
 from merganser.producers.bulk import BulkOptions
 from merganser.schemas.errors import BadInput, BadLine, ImportStopped, UnknownTable
@@ -95,13 +96,34 @@ def test_two_imports_of_one_file_add_it_once(log: mg.Log, name: str, tmp_path: P
     """The second takes over while the first is between its rows and its commit; then the first wakes."""
     log.create_table(name, EVENT)
     path = write(tmp_path / "a.csv", range(500))
-    first = child(log, name, path, "noted", 2, waits=True)
+    first = child(log, name, path, "sent", 2, waits=True)
     assert first.stdout is not None and first.stdout.readline() == "there\n"
     second = load(log, name, path)
     assert (second.state, second.written) == ("continued", 400)
     out, _ = first.communicate("go on\n", timeout=60)
     assert out.startswith("ImportStopped: ") and "fenced by a newer instance" in out
     assert ids_in(log, name, tmp_path) == list(range(500))
+
+
+def test_what_is_committed_before_the_fence_is_read_after_it(
+    log: mg.Log, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.create_table(name, EVENT)
+    path = write(tmp_path / "a.csv", range(150))
+    looks: list[bool] = []
+
+    def look(*args: Any, settled: bool = False) -> list[Entry]:
+        """As `read_ledger`; the first look is outdated at once, since another import runs to its end."""
+        found = read_ledger(*args, settled=settled)
+        looks.append(settled)
+        if len(looks) == 1:
+            assert load(log, name, path).state == "imported"
+        return found
+
+    monkeypatch.setattr(load_module, "read_ledger", look)
+    assert load(log, name, path).state == "already"
+    assert looks[0] is False and looks[-1] is True
+    assert ids_in(log, name, tmp_path) == list(range(150))
 
 
 def test_a_table_made_anew_has_nothing_of_the_file(log: mg.Log, broker: str, name: str, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +66,7 @@ def kinds(type_: Type) -> Iterator[str]:
 
 
 @given(schemas_and_rows(), st.sampled_from(["parquet", "csv", "json"]))
-@settings(patient, max_examples=40)
+@settings(patient, max_examples=25)
 def test_what_is_exported_is_imported_as_it_was(drawn: tuple[Any, list[dict[str, Any]]], format_: Any) -> None:
     check_round_trip(*drawn, format_)
 
@@ -94,6 +96,16 @@ def check_round_trip(schema: Any, rows: list[dict[str, Any]], format_: Any) -> N
         parts = encoded(path.read_bytes(), declared, format_)
         assert bad(parts) == []
         assert rows_of(decoder.decode(values(parts)).rows) == rows_of(decoder.decode(before).rows)
+
+
+@pytest.mark.parametrize("format_", ["csv", "json", "parquet"])
+def test_floats_keep_each_bit(format_: Any) -> None:
+    awkward = [1e20, 5e-324, 1.7976931348623157e308, -0.0, 2.0**53 * 4, 123456789012345680.0, float("nan"), 1e16, 0.1]
+    rows = [
+        {"d": d, "f": f}
+        for d, f in zip(awkward, [33554432.0, 1.5, -0.0, 2.0**100, 0.5, 1e9, 0.1, 3.0, 7e-46], strict=True)
+    ]
+    check_round_trip(record(("d", "double"), ("f", "float")), rows, format_)
 
 
 ROWS = pa.table({"id": pa.array([2, 1], pa.int64()), "name": ["b", None]})
@@ -150,3 +162,26 @@ def test_an_empty_table_is_a_file_without_rows(tmp_path: Path) -> None:
         assert export_table(store, "t", str(path), format_).rows == 0  # type: ignore[arg-type]
         if format_ != "json":
             assert values(encoded(path.read_bytes(), DECLARED, format_)) == []
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = sys.argv[1:3]
+import test_round_trip as t
+store = t.MemoryStore(t.DECLARED, t.ROWS)
+def die(step):
+    if step == sys.argv[4]:
+        os.kill(os.getpid(), signal.SIGKILL)
+t.export_table(store, "t", sys.argv[3], "csv", on_step=die, force=True)
+"""
+
+
+def test_a_kill_at_each_step_leaves_no_manifest_without_its_file(tmp_path: Path) -> None:
+    to = tmp_path / "t.csv"
+    here = Path(__file__).parent
+    for step, there in (("written", []), ("placed", ["t.csv"]), ("published", ["t.csv", "t.csv" + MANIFEST])):
+        command = [sys.executable, "-c", KILLED, str(here.parent), str(here), str(to), step]
+        assert subprocess.run(command, timeout=60).returncode == -9
+        assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".part")) == there
+    done = export_table(MemoryStore(DECLARED, ROWS), "t", str(to), "csv", force=True)
+    assert (tmp_path / ("t.csv" + MANIFEST)).read_bytes() == done.manifest()
