@@ -182,6 +182,7 @@ def _import(
         with _bar("bytes") as bar:
             look = bar.task("reading", None)
             with open_input(name, format, partial(bar.past, look)) as file:
+                bar.end(look)
                 if found is None:
                     found = _made(log, table, file, options, create or [])
                 task = bar.task("writing", file.size)
@@ -319,6 +320,9 @@ class _Bar:
     def past(self, task: Any, amount: int) -> None:
         pass
 
+    def end(self, task: Any) -> None:
+        pass
+
 
 class _RichBar(_Bar):
     def __init__(self, unit: str) -> None:
@@ -335,6 +339,10 @@ class _RichBar(_Bar):
 
     def past(self, task: TaskID, amount: int) -> None:
         self.progress.advance(task, amount)
+
+    def end(self, task: TaskID) -> None:
+        """What it came to is all there was."""
+        self.progress.update(task, total=self.progress.tasks[task].completed)
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def test_a_sorted_file_with_bad_lines_goes_on_where_it_was(log: mg.Log, name: st
 
 
 def test_two_imports_of_one_file_add_it_once(log: mg.Log, name: str, tmp_path: Path) -> None:
-    """The second takes over while the first is between its rows and its commit; then the first wakes."""
+    """The second takes over while the first is between its rows and their note; then the first wakes."""
     log.create_table(name, EVENT)
     path = write(tmp_path / "a.csv", range(500))
     first = child(log, name, path, "sent", 2, waits=True)
@@ -101,7 +101,7 @@ def test_two_imports_of_one_file_add_it_once(log: mg.Log, name: str, tmp_path: P
     second = load(log, name, path)
     assert (second.state, second.written) == ("continued", 400)
     out, _ = first.communicate("go on\n", timeout=60)
-    assert out.startswith("ImportStopped: ") and "fenced by a newer instance" in out
+    assert out.startswith("ImportStopped: ") and "another import of the same file has taken over" in out
     assert ids_in(log, name, tmp_path) == list(range(500))
 
 
