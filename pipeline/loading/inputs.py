@@ -64,13 +64,18 @@ class Input:
 
     @contextmanager
     def open(self, progress: Progress = lambda read: None) -> Iterator[IO[bytes]]:
-        """Its bytes, unpacked. BadInput when they cannot be."""
-        with self._named(), self.path.open("rb") as raw:
+        """Its bytes, unpacked; a read that fails is a BadInput."""
+        try:
+            raw = self.path.open("rb")
+        except OSError as error:
+            raise _unreadable(self.name, error, None) from error
+        with raw:
             counted = _Counted(raw, progress)
             stream: Any = counted
             if self.compression is not None:
                 stream = pa.CompressedInputStream(pa.PythonFile(counted, "r"), self.compression)
-            yield stream
+            named: Any = stream if self.format == "parquet" else _Named(stream, self)
+            yield named
 
     def check_unchanged(self) -> None:
         """BadInput if somebody has written to the file since its SHA-256 was taken."""
@@ -78,13 +83,6 @@ class Input:
             raise BadInput(
                 self.name, "the file changed while it was read", "import it again: what it is now is another file"
             )
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise _unreadable(self.name, error, self.compression) from error
 
 
 def names(patterns: list[str]) -> list[str]:
@@ -167,6 +165,23 @@ def _scanned(name: str, path: Path, format_: Format, progress: Progress) -> Inpu
     except OSError as error:
         raise _unreadable(name, error, compression) from error
     return Input(name, path, format_, compression, size, hashed.hexdigest(), stamp)
+
+
+class _Named(io.RawIOBase):
+    """A stream whose errors name the file: what else fails while it is open is not its fault."""
+
+    def __init__(self, stream: Any, file: Input) -> None:
+        self._stream, self._file = stream, file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            data: bytes = self._stream.read(None if size == -1 else size)
+        except OSError as error:
+            raise _unreadable(self._file.name, error, self._file.compression) from error
+        return data
+
+    def readable(self) -> bool:
+        return True
 
 
 class _Counted(io.RawIOBase):

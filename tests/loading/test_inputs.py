@@ -42,6 +42,17 @@ def test_a_torn_file_is_refused_at_once_wherever_it_is_torn(tmp_path: Path, pack
         pass
 
 
+def test_an_error_of_something_else_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(DATA)
+    with pytest.raises(OSError, match="no room"), open_input(str(path)) as file, file.open():
+        raise OSError("no room for the rejects")
+    with pytest.raises(BadInput, match="No such file"), open_input(str(path)) as file:
+        path.unlink()
+        with file.open():
+            pass
+
+
 def test_members_of_a_gzip_file_are_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(DATA) + gzip.compress(b"2,goose\n"))
