@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from ..schemas.table import RESERVED_COLUMNS
 from ..schemas.types import quote
 
 
@@ -40,6 +41,14 @@ def table_digest(cursor: duckdb.DuckDBPyConnection, table: str) -> Digest:
     columns = cursor.sql(f"SELECT * FROM {quote(table)} LIMIT 0")
     types = dict(zip(columns.columns, columns.types, strict=True))
     return _digest(cursor, quote(table), _pairs({name: (quote(name), types[name]) for name in types}))
+
+
+def columns_digest(cursor: duckdb.DuckDBPyConnection, table: str) -> Digest:
+    """The digest of the users' columns alone: equal for two tables with the same rows, wherever their records lie."""
+    columns = cursor.sql(f"SELECT * FROM {quote(table)} LIMIT 0")
+    types = dict(zip(columns.columns, columns.types, strict=True))
+    row = _pairs({name: (quote(name), types[name]) for name in types if name not in RESERVED_COLUMNS})
+    return _digest(cursor, quote(table), row)
 
 
 def quarantine_digest(cursor: duckdb.DuckDBPyConnection, table: str) -> Digest:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,7 @@ from ..schemas.errors import (
     MerganserError,
     NotFreshEnough,
     NotHeld,
+    ReadError,
     StoreError,
     TableStopped,
     UnknownTable,
@@ -30,8 +32,9 @@ from .follow import Follow
 from .log import Log
 from .outcome import Outcome, question, settle
 from .progress import Progress
-from .reads import Level, Params, Result, check_level, parse, run
+from .reads import Level, Params, Result, check_level, one_line, parse, run
 from .staleness import Samples
+from .statements import parsed
 from .store import Store
 
 _log = logging.getLogger(__name__)
@@ -161,6 +164,24 @@ class Replica:
         result = self.query(sql, params, level=level, after=after, max_staleness=max_staleness, timeout=timeout)
         rows = result.rows()
         return dict(zip(result.columns, rows[0], strict=True)) if rows else None
+
+    @contextmanager
+    def reading(self, timeout: float = 30.0) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor inside one read-only transaction: all it reads is of one state.
+
+        While it is open the store's WAL grows; a change of a schema interrupts it, as a ReadError.
+        """
+        self._process.check()
+        with self._store.reading(timeout) as cursor:
+            try:
+                cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
+                yield cursor
+            except duckdb.InterruptException as error:
+                raise ReadError("interrupted by a schema change: run it again") from error
+            except duckdb.FatalException:
+                raise
+            except duckdb.Error as error:
+                raise ReadError(one_line(error)) from error
 
     def outcome(self, of: object, timeout: float = 30.0) -> Outcome:
         """What became *of* a transaction, an id of a transaction or an operation, or a write.

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..producers.bulk import BulkOptions, BulkWriter
 from ..producers.options import ProducerOptions
 from ..producers.producer import Producer
 from ..producers.resolve import resolve
@@ -173,6 +174,15 @@ class Log:
         """
         self._process.check()
         return Producer(self._catalog, self._config, options, id)
+
+    def bulk_writer(self, id: str, options: BulkOptions | None = None) -> BulkWriter:
+        """A writer of whole chunks of encoded rows, for imports. The newest of an *id* fences the older ones."""
+        self._process.check()
+        return BulkWriter(self._config, id, options)
+
+    def make_topic(self, name: str, partitions: int, settings: Mapping[str, str]) -> bool:
+        """Make a topic that is no table; False if it is there already."""
+        return self._cluster.create_topic(name, partitions, settings)
 
     def resolve(self, tx: str, tables: Sequence[str], resolution: Resolution) -> None:
         """Decide on a transaction that lacks records for good (TornTransaction): ``apply`` what there is of

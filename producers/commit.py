@@ -21,7 +21,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -170,11 +170,12 @@ def kafka_error(error: BaseException | None) -> KafkaError | None:
 
 
 class SendFailed(Exception):
-    """Why the records of a transaction are not all acknowledged. *error* is None if time ran out."""
+    """Why the records of a transaction are not all acknowledged, or must not be committed. *error* is None if time
+    ran out, and if *ours*: then Kafka is well, and hears of the abort."""
 
-    def __init__(self, why: str, error: KafkaError | None = None) -> None:
+    def __init__(self, why: str, error: KafkaError | None = None, *, ours: bool = False) -> None:
         super().__init__(why)
-        self.why, self.error = why, error
+        self.why, self.error, self.ours = why, error, ours
 
 
 class TransactionalClient:
@@ -215,10 +216,15 @@ class TransactionalClient:
 
     def commit(self, tx: str, records: Sequence[Record]) -> None:
         """Send *records* and commit. RolledBack, CommitInDoubt or ProducerFenced."""
+        self.run(tx, lambda client, deadline: _send(client, tx, records, deadline))
+
+    def run(self, tx: str, send: Send) -> None:
+        """One transaction of what *send* produces and has acknowledged. Its own errors roll back."""
         try:
             client = self._open_for(tx)
+            deadline = Deadline(self._timeout_s)
             try:
-                self._send(client, tx, records)
+                _begin(client, send, deadline)
             except SendFailed as failed:
                 raise self._rolled_back(client, tx, failed) from failed
             self._end(client, tx)
@@ -250,30 +256,10 @@ class TransactionalClient:
             return UsageError(f"Kafka refused the producer id {self._id!r}: {why}")
         return LogUnavailable(str(self._settings["bootstrap.servers"]), why)
 
-    def _send(self, client: KafkaProducer, tx: str, records: Sequence[Record]) -> None:
-        """Begin, and have every record acknowledged."""
-        deadline = Deadline(self._timeout_s)
-        try:
-            client.begin_transaction()
-            for record, marks in zip(records, headers(tx, records), strict=True):
-                _produce(client, record, marks, deadline)
-            left = client.flush(deadline.left_s)
-        except (KafkaException, SystemError) as error:
-            found = kafka_error(error)
-            if found is None:
-                raise
-            raise SendFailed(found.str(), found) from error
-        failures = [(record.home, record.error) for record in records if record.error is not None]
-        if failures:  # the first that is no consequence of another
-            home, cause = next((f for f in failures if f[1].code() not in _PURGED), failures[0])
-            raise SendFailed(f"{home}: {cause.str()}", cause)
-        if left or not all(record.acknowledged for record in records):
-            raise SendFailed(f"not acknowledged within {deadline.timeout_s:g} s")
-
     def _rolled_back(self, client: KafkaProducer, tx: str, failed: SendFailed) -> MerganserError:
         """The error to raise when sending failed. Whatever an abort comes to, nothing was committed."""
         error = failed.error
-        if worth_aborting(error):
+        if failed.ours or worth_aborting(error):
             error = self._abort(client)
         self.close()
         if not _fenced(error):
@@ -315,6 +301,34 @@ class TransactionalClient:
                 raise
             return found
         return None
+
+
+#: Produces the records of a transaction and has them acknowledged; SendFailed if that cannot be.
+Send = Callable[[KafkaProducer, Deadline], None]
+
+
+def _begin(client: KafkaProducer, send: Send, deadline: Deadline) -> None:
+    try:
+        client.begin_transaction()
+        send(client, deadline)
+    except (KafkaException, SystemError) as error:
+        found = kafka_error(error)
+        if found is None:
+            raise
+        raise SendFailed(found.str(), found) from error
+
+
+def _send(client: KafkaProducer, tx: str, records: Sequence[Record], deadline: Deadline) -> None:
+    """Have every record acknowledged."""
+    for record, marks in zip(records, headers(tx, records), strict=True):
+        _produce(client, record, marks, deadline)
+    left = client.flush(deadline.left_s)
+    failures = [(record.home, record.error) for record in records if record.error is not None]
+    if failures:  # the first that is no consequence of another
+        home, cause = next((f for f in failures if f[1].code() not in _PURGED), failures[0])
+        raise SendFailed(f"{home}: {cause.str()}", cause)
+    if left or not all(record.acknowledged for record in records):
+        raise SendFailed(f"not acknowledged within {deadline.timeout_s:g} s")
 
 
 def _produce(client: KafkaProducer, record: Record, marks: list[tuple[str, bytes]], deadline: Deadline) -> None:

@@ -9,6 +9,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
     │   ├── IncompatibleSchema  TableExists
     │   ├── InvalidRow
+    │   ├── BadInput  LoadedOtherwise
     │   └── TransactionTooLarge
     ├── BadLine                     a line of an input is no row
     ├── LogError                    the log, or the way to it
@@ -17,6 +18,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   ├── RolledBack              a transaction left nothing behind
     │   ├── CommitInDoubt           a transaction may or may not be committed
     │   ├── ProducerFenced          another producer has this one's id
+    │   ├── ImportStopped           an import did not come to its end
     │   ├── RegistryUnavailable  UnsupportedFormat
     │   └── BrokerError             the local broker
     ├── TableStopped                a replica cannot go on with one table
@@ -206,6 +208,31 @@ class BadLine(MerganserError):
         return f"{self.source}, line {self.line}: {self.why}; {sent}"
 
 
+@dataclass(eq=False)
+class BadInput(UsageError):
+    """A file to import that cannot be read as what it should be. Nothing of it was written."""
+
+    source: str
+    why: str
+    hint: str = "docs/loading.md tells what each format looks like"
+
+    def what(self) -> str:
+        return f"{self.source}: {self.why}"
+
+
+@dataclass(eq=False)
+class LoadedOtherwise(UsageError):
+    """The same file was imported into the same table, or begun to be, under other options."""
+
+    source: str
+    table: str
+    why: str
+    hint: str = "give the same options, which `merganser import --list --json` shows; or --again to load it once more"
+
+    def what(self) -> str:
+        return f"{self.source}: table {self.table!r} {self.why}"
+
+
 # -- the log ---------------------------------------------------------------------------------
 
 
@@ -271,6 +298,19 @@ class ProducerFenced(LogError):
 
     def what(self) -> str:
         return f"producer {self.id!r} was fenced by a newer one of that id"
+
+
+@dataclass(eq=False)
+class ImportStopped(LogError):
+    """An import that could not write its next chunk. What the ledger has of it is in the table, once."""
+
+    source: str
+    rows: int
+    why: str
+    hint: str = "run the same import again: it goes on after the last chunk that the ledger has"
+
+    def what(self) -> str:
+        return f"import of {self.source} stopped after {self.rows:,} rows: {self.why}"
 
 
 @dataclass(eq=False)

@@ -52,11 +52,15 @@ class JsonRows:
         fields = row_type(table.name, table.latest.schema).fields
         self._columns = _converters(fields)
         self._key_fields = {f.name: f.type.required for f in _key_fields(table, fields)}
-        self._keys = {name: _converter(type_) for name, type_ in self._key_fields.items()}
+        self._keys = {name: converter(type_) for name, type_ in self._key_fields.items()}
 
     def row(self, text: str | bytes) -> dict[str, Any]:
         """The row in one JSON object. ValueError if it is none, InvalidRow if a value does not fit."""
-        return self._convert(_object(loads(text)), self._columns)
+        return self.converted(_object(loads(text)))
+
+    def converted(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The row that *values*, as `loads` has them, are. InvalidRow if one does not fit."""
+        return self._convert(values, self._columns)
 
     def key(self, words: Sequence[str]) -> list[dict[str, Any]]:
         """The keys that command-line *words* spell: ``a=1 b=x``, JSON objects, or bare values of the one column."""
@@ -106,7 +110,9 @@ class JsonRows:
 
 def loads(text: str | bytes) -> Any:
     """JSON with all digits of its numbers. ValueError; a name that comes twice is refused."""
-    return json.loads(text, parse_float=Decimal, object_pairs_hook=_no_name_twice)
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    return _DECODER.decode(text)  # json.loads would make one for each call
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -115,6 +121,9 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} comes twice")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, object_pairs_hook=_no_name_twice)
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -140,15 +149,16 @@ def _key_fields(table: Table, fields: tuple[Field, ...]) -> tuple[Field, ...]:
 
 
 def _converters(fields: tuple[Field, ...]) -> dict[str, Convert | None]:
-    return {f.name: _converter(f.type.required) for f in fields}
+    return {f.name: converter(f.type.required) for f in fields}
 
 
-def _converter(type_: Type) -> Convert | None:
+def converter(type_: Type) -> Convert | None:
+    """From the JSON form of a value, as `loads` has it, to what a row holds; Refused if it is none."""
     match type_.kind:
         case "array":
-            return _array(_converter(type_.element.required))
+            return _array(converter(type_.element.required))
         case "map":
-            return _map(_converter(type_.element.required))
+            return _map(converter(type_.element.required))
         case "record":
             return _record(_converters(type_.fields))
     return _BY_KIND.get(type_.kind)

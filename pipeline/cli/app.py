@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ...schemas.errors import MerganserError, UsageError
-from . import audit, broker, demo, query, replica, rows, status, tables, tx
+from . import audit, broker, demo, loading, query, replica, rows, status, tables, tx
 from .options import option
 from .output import emit, say
 
@@ -30,6 +30,7 @@ demo.register(app)
 app.add_typer(broker.app, name="broker")
 app.add_typer(tables.app, name="table")
 rows.register(app)
+loading.register(app)
 app.add_typer(replica.app, name="replica")
 query.register(app)
 status.register(app)

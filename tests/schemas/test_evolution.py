@@ -6,7 +6,6 @@ from typing import Any
 
 import fastavro
 import pytest
-from avro_strategies import comparable, named, patient, schemas_and_rows
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from schema_tables import record, table, version
@@ -17,6 +16,7 @@ from merganser.schemas.errors import BadSchema, IncompatibleSchema
 from merganser.schemas.evolution import check_admissible, check_compatible
 from merganser.schemas.layout import layout
 from merganser.schemas.table import Table
+from support.avro_strategies import comparable, named, patient, schemas_and_rows
 
 
 def enum(*symbols: str, **more: Any) -> dict[str, Any]:

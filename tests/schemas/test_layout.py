@@ -8,7 +8,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from avro_strategies import named, patient, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schema_tables import record, table, version
@@ -19,6 +18,7 @@ from merganser.schemas.encode import RowEncoder
 from merganser.schemas.layout import Layout, Step, conform, join, layout, migrate
 from merganser.schemas.table import SchemaVersion, Table
 from merganser.schemas.types import Field, Type, quote
+from support.avro_strategies import named, patient, rows_of
 
 
 def versions(*schemas: Any) -> list[SchemaVersion]:

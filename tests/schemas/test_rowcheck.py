@@ -8,7 +8,6 @@ from typing import Any
 
 import duckdb
 import pytest
-from avro_strategies import patient
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_tables import record, table, version
@@ -22,6 +21,7 @@ from merganser.schemas.layout import layout
 from merganser.schemas.rowcheck import BoundCheck, RowChecker, bind, check_rules
 from merganser.schemas.rules import Rules, with_rules
 from merganser.schemas.table import SchemaVersion, Table
+from support.avro_strategies import patient
 
 
 def decimal(precision: int, scale: int) -> dict[str, Any]:

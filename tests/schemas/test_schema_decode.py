@@ -10,7 +10,6 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import pytest
-from avro_strategies import comparable, named, patient, records, rows_of, schemas_and_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_tables import ID, PREFIX, record, table, version
@@ -21,6 +20,7 @@ from merganser.schemas.decode import Decoded, Decoder, KeyDecoder, split_by_sche
 from merganser.schemas.encode import RowEncoder, prefix
 from merganser.schemas.read import Damaged, RowReader
 from merganser.schemas.table import SchemaVersion, Table
+from support.avro_strategies import comparable, named, patient, records, rows_of, schemas_and_rows
 
 
 def one_by_one(decoder: Decoder, values: list[Any]) -> Decoded:

@@ -10,7 +10,6 @@ from typing import Any
 
 import fastavro
 import pytest
-from avro_strategies import SCALARS, comparable, named, patient, schemas_and_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_tables import PREFIX, record, table
@@ -18,6 +17,7 @@ from schema_tables import PREFIX, record, table
 from merganser.schemas.encode import RowEncoder
 from merganser.schemas.errors import InvalidRow
 from merganser.schemas.table import SchemaVersion, Table
+from support.avro_strategies import SCALARS, comparable, named, patient, schemas_and_rows
 
 
 def read(schema: Any, value: bytes) -> Any:

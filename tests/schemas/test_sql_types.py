@@ -13,7 +13,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from avro_strategies import mapped, named, patient, rows_of, schemas_and_rows
 from hypothesis import given, settings
 from schema_tables import record, table, version
 
@@ -24,6 +23,7 @@ from merganser.schemas.errors import BadKeyColumns, BadSchema
 from merganser.schemas.layout import layout
 from merganser.schemas.table import SchemaVersion, Table
 from merganser.schemas.types import quote
+from support.avro_strategies import mapped, named, patient, rows_of, schemas_and_rows
 
 LOCKED_DOWN = {
     "storage_compatibility_version": "v1.5.0",

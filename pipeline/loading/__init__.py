@@ -1,0 +1,1 @@
+"""Import and export: files into tables, and tables into files."""

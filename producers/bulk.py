@@ -1,0 +1,128 @@
+"""Bulk loading: encoded rows in large plain Kafka transactions, each with a note of what it holds.
+
+Invariants:
+- The rows of a chunk and its note are one Kafka transaction: a reader of committed records has both or neither.
+- The rows carry no header of ours. To a replica they are ordinary records: it holds none back, and a reader may
+  see a part of a chunk. The transaction is there for the note.
+- The note is sent once every row is acknowledged, so the topic of the notes is held up for milliseconds only.
+- librdkafka itself picks the partitions, with the partitioner and the settings of `Producer`.
+
+No callback is run for each record: if one could not be delivered, librdkafka refuses to commit.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Producer as KafkaProducer
+
+from ..schemas.errors import UsageError
+from ..schemas.headers import check_id
+from ..schemas.kafka import Deadline, log_error
+from .commit import SendFailed, TransactionalClient
+
+
+@dataclass(frozen=True)
+class BulkOptions:
+    """Bounds of a bulk writer. A chunk is within both, or it is refused."""
+
+    rows: int = 50_000
+    bytes: int = 16 * 1024 * 1024  # of keys and values
+    compression: str = "lz4"
+    transaction_timeout_s: float = 10.0  # a killed import's transaction hides what follows it for so long
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is written beside a chunk's rows."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+
+
+#: What librdkafka counts for a message besides its key and value.
+_ENVELOPE = 512
+
+
+class BulkWriter:
+    """Writes chunks, one after the other; for one thread. The newest writer of an *id_* fences the older ones."""
+
+    def __init__(self, client_config: Mapping[str, Any], id_: str, options: BulkOptions | None = None) -> None:
+        if why := check_id(id_):
+            raise UsageError(f"bulk writer id {id_!r}: {why}")
+        self.options = options or BulkOptions()
+        timeout_s = self.options.transaction_timeout_s
+        settings = {
+            **client_config,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "compression.type": self.options.compression,
+            "queue.buffering.max.messages": self.options.rows + 1,
+            "queue.buffering.max.kbytes": self.options.bytes // 1024 + self.options.rows // 8 + 1024,
+            "message.timeout.ms": int(timeout_s * 1000),
+            "error_cb": log_error,
+        }
+        #: Of a key and a value together, by what this client was told: the topic may allow less.
+        self.row_bytes = int(settings.get("message.max.bytes", 1_000_000)) - _ENVELOPE
+        self._client = TransactionalClient(settings, id_, shared=True, timeout_s=timeout_s, init_timeout_s=timeout_s)
+
+    def open(self) -> None:
+        """Fence older writers of this id. When this returns, what they wrote is committed or never will be.
+        LogUnavailable, ProducerFenced."""
+        self._client.open()
+
+    def write(
+        self,
+        topic: str,
+        keys: Sequence[bytes] | None,
+        values: Sequence[bytes],
+        note: Note,
+        *,
+        confirm: Callable[[], str | None] = lambda: None,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        """One chunk: rows, note, commit. RolledBack, CommitInDoubt or ProducerFenced.
+
+        *confirm* is asked once the rows are acknowledged, and says why they must not be committed, if so.
+        """
+        size = sum(map(len, values)) + (sum(map(len, keys)) if keys is not None else 0)
+        if len(values) > self.options.rows or (size > self.options.bytes and len(values) > 1):
+            raise UsageError(f"a chunk of {len(values):,} rows and {size:,} bytes is larger than {self.options}")
+
+        def send(client: KafkaProducer, deadline: Deadline) -> None:
+            on_step("begun")
+            _produce(client, topic, keys, values)
+            _acknowledged(client, deadline)
+            on_step("sent")
+            if why := confirm():
+                raise SendFailed(why, ours=True)
+            client.produce(note.topic, note.value, note.key, note.partition)
+            _acknowledged(client, deadline)
+            on_step("noted")
+
+        self._client.run(uuid.uuid4().hex, send)
+        on_step("committed")
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _produce(client: KafkaProducer, topic: str, keys: Sequence[bytes] | None, values: Sequence[bytes]) -> None:
+    if keys is None:
+        messages: list[dict[str, Any]] = [{"value": value} for value in values]
+    else:
+        messages = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+    if messages and client.produce_batch(topic, messages) != len(messages):
+        errors = (message["_error"] for message in messages if message.get("_error"))
+        raise SendFailed(f"{topic}: {next(errors, 'a row was not taken')}")
+
+
+def _acknowledged(client: KafkaProducer, deadline: Deadline) -> None:
+    if client.flush(deadline.left_s):
+        raise SendFailed(f"not acknowledged within {deadline.timeout_s:g} s")
