@@ -329,7 +329,7 @@ class Applier:
             return
         unclosed = waiting.unclosed()
         if unclosed:
-            waiting.close(unclosed, self._patiently(lambda: self._log.ends(self._collector.owned)))
+            waiting.close(unclosed, self._patiently(lambda: self._log.horizon(self._collector.owned)))
         if waiting.torn(self._collector.position):
             self.flush()  # what was read and not decided on may be what they wait for
         stopped = waiting.overfull(self._store.limits.pending_bytes) or waiting.torn(self._collector.position)

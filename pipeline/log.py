@@ -24,6 +24,7 @@ from ..schemas.table import AvroSchema, KeyEncoding, SchemaVersion, Table
 from . import tables
 
 if TYPE_CHECKING:
+    from ..consumers.chunk import Chunk
     from ..consumers.log import Reader
 
 
@@ -158,11 +159,16 @@ class Log:
         """What the cluster says of each topic; one that does not exist is absent."""
         return self._cluster.describe(topics)
 
-    def reader(self, group: str) -> Reader:
+    def horizon(self, partitions: Collection[TopicPartition]) -> Position:
+        """As :meth:`ends`: this log shows all that there is."""
+        return self._cluster.ends(partitions)
+
+    def reader(self, group: str, kind: type[Chunk] | None = None) -> Reader:
+        from ..consumers.chunk import Chunk as PlainChunk
         from ..consumers.kafka import KafkaReader
 
         self._process.check()
-        return KafkaReader(self._config, group)
+        return KafkaReader(self._config, group, kind or PlainChunk)
 
     # -- writing -----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from merganser.consumers.chunk import Chunk
 from merganser.consumers.log import End, Ownership, Poll, Problem
 from merganser.schemas.errors import RegistryUnavailable, UnknownTable
 from merganser.schemas.hanging import OpenTransaction
@@ -134,15 +135,19 @@ class FakeLog:
         found = {name: self.tables[name] for name in topics if name in self.tables}
         return {name: TopicFacts(name, t.topic_id, t.partitions, settings) for name, t in found.items()}
 
-    def reader(self, group: str) -> FakeReader:
-        return FakeReader(self)
+    def horizon(self, partitions: Collection[TopicPartition]) -> Position:
+        return self.ends(partitions)
+
+    def reader(self, group: str, kind: type[Chunk] | None = None) -> FakeReader:
+        return FakeReader(self, kind or Chunk)
 
 
 class FakeReader:
     """Gives random runs of random partitions, each partition in order."""
 
-    def __init__(self, log: FakeLog) -> None:
+    def __init__(self, log: FakeLog, kind: type[Chunk] = Chunk) -> None:
         self._log = log
+        self._kind = kind
         self._next: dict[TopicPartition, int] = {}
         self._ended: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
@@ -163,7 +168,7 @@ class FakeReader:
         self.paused = set(partitions)
 
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
-        poll, room = Poll(), max_records
+        poll, room = Poll.of(self._kind), max_records
         order = sorted(self._next.keys() - self.paused)
         self._log.random.shuffle(order)
         for tp in order:
