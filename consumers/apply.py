@@ -25,13 +25,13 @@ from typing import TypeVar
 
 import duckdb
 
-from ..schemas.errors import LogUnavailable, RegistryUnavailable, StoreFailed, TableStopped
+from ..schemas.errors import ArchiveUnavailable, LogUnavailable, RegistryUnavailable, StoreFailed, TableStopped
 from ..schemas.position import Position, TopicPartition
 from .batch import Batch
 from .checks import Stored
 from .collect import Collector, MustStop
 from .follow import Follow, Start
-from .log import Log, Problem, Reader
+from .log import Log, Poll, Problem, Reader
 from .progress import Progress
 from .reads import one_line
 from .store import Store
@@ -137,7 +137,7 @@ class Applier:
 
     def turn(self) -> None:
         """Poll once, and do what became due."""
-        poll = self._reader.poll(self._limits.poll_records, self._wait_s(), self._limits.linger_ms / 1000)
+        poll = self._patiently(self._poll)
         stopped = self._collector.add(poll)
         if self._many_undecoded():
             self._patiently(self._collector.decode)
@@ -150,6 +150,9 @@ class Applier:
         if self._due():
             self._hand_over()
         self._housekeeping()
+
+    def _poll(self) -> Poll:
+        return self._reader.poll(self._limits.poll_records, self._wait_s(), self._limits.linger_ms / 1000)
 
     def _many_undecoded(self) -> bool:
         waiting, limits = self._collector, self._limits
@@ -406,7 +409,7 @@ class Applier:
             while True:
                 try:
                     return ask()
-                except (LogUnavailable, RegistryUnavailable) as away:
+                except (LogUnavailable, RegistryUnavailable, ArchiveUnavailable) as away:
                     _log.warning("%s; trying again", away)
                     self._progress.waiting_for(str(away))
                     if self._stopping.wait(pause_s):

@@ -206,7 +206,8 @@ class Chain:
         return next((link.next for link in reversed(self._links) if link.lost), self.start or 0)
 
     def at(self, offset: int) -> int:
-        """The index of the first link that covers *offset* or comes after it; ``len(links)`` if none does."""
+        """The index of the first link that covers *offset*, or has to do with what comes from there on;
+        ``len(links)`` if none does."""
         low, high = 0, len(self._links)
         while low < high:
             middle = (low + high) // 2
@@ -214,6 +215,8 @@ class Chain:
                 high = middle
             else:
                 low = middle + 1
+        while low and self._links[low - 1].first == self._links[low - 1].next == offset:
+            low -= 1  # lost deletes cover no offset
         return low
 
     def since(self, time_ms: int) -> int:

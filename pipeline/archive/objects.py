@@ -202,11 +202,12 @@ class RemoteObjects:
 
     def read(self, name: str) -> bytes | None:
         import obstore
+        from obstore.exceptions import NotFoundError
 
         with self._named(name):
             try:
                 return bytes(obstore.get(self._store, name).bytes())
-            except FileNotFoundError:
+            except (NotFoundError, FileNotFoundError):
                 return None
 
     def list(self, folder: str, after: str = "") -> Iterator[Found]:
@@ -219,9 +220,10 @@ class RemoteObjects:
 
     def delete(self, name: str) -> None:
         import obstore
+        from obstore.exceptions import NotFoundError
 
         with self._named(name):
-            with suppress(FileNotFoundError):
+            with suppress(NotFoundError, FileNotFoundError):
                 obstore.delete(self._store, name)
 
     @contextmanager
