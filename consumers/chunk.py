@@ -146,6 +146,13 @@ class WholeChunk(Chunk):
         self.record_epochs += map(kind.leader_epoch, records)
         self.all_headers += map(kind.headers, records)
 
+    def add_run(self, other: WholeChunk, first: int, stop: int) -> None:
+        """Add the records of *other* from index *first* up to *stop*. Our own headers by record are left out:
+        who copies takes *all_headers*."""
+        for fact in self.facts:
+            getattr(self, fact).extend(getattr(other, fact)[first:stop])
+        self._spans = None
+
 
 def _spans(partitions: Sequence[int]) -> dict[int, Span]:
     spans: dict[int, Span] = {}

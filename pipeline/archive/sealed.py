@@ -19,7 +19,7 @@ class BrokenSeal(ValueError):
 
 
 def canonical(facts: Mapping[str, Any]) -> bytes:
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return text.encode("ascii") + b"\n"
 
 

@@ -131,7 +131,7 @@ class FakeLog:
         return {name: TopicId(t.topic_id, t.partitions) for name, t in found.items()}
 
     def describe(self, topics: Collection[str]) -> dict[str, TopicFacts]:
-        settings: Mapping[str, str] = {}
+        settings: Mapping[str, str] = {"cleanup.policy": "delete", "delete.retention.ms": "86400000"}
         found = {name: self.tables[name] for name in topics if name in self.tables}
         return {name: TopicFacts(name, t.topic_id, t.partitions, settings) for name, t in found.items()}
 
