@@ -34,6 +34,8 @@ class Course:
     chain: Chain
     caught_up_ms: int
     open: OpenSegment
+    start: int = 0
+    """Where the archive begins, if it has nothing yet."""
     unproven: bool = False
     """The log has not shown the chain's last record yet."""
 
@@ -48,7 +50,8 @@ class Course:
 
     def restart(self) -> None:
         """Forget what was collected: the chain says where to go on."""
-        self.open = OpenSegment(self.chain.end, framed_keys=self.open.framed_keys)
+        first = self.chain.end if self.chain.tip is not None else self.start
+        self.open = OpenSegment(first, framed_keys=self.open.framed_keys)
 
 
 class Publisher:
@@ -79,7 +82,7 @@ class Publisher:
         self._step("begun")
         place, chain = course.chain.place, course.chain
         self._archive.refresh(chain)
-        if chain.end != segment.first:
+        if chain.tip is not None and chain.end != segment.first:
             return self._is_ours(chain, segment)
         self._check_topic(course)
         if segment.ids - self._known.get(place.topic, {}).keys():

@@ -75,10 +75,11 @@ class Sources:
         framed = table.keyed and table.key_encoding == "avro"
         course = Course(table, chain, known_ms if known_ms >= 0 else now_ms, OpenSegment(chain.end, framed))
         if chain.tip is None:
-            start = starts.get(tp, 0)
-            if start > 0:
-                _log.warning("%s begins at offset %d: older rows are no longer in the log to be archived", tp, start)
-            course.open = OpenSegment(start, framed)
+            course.start = starts.get(tp, 0)
+            if course.start > 0:
+                why = "older rows are no longer in the log to be archived"
+                _log.warning("%s begins at offset %d: %s", tp, course.start, why)
+            course.restart()
             return course
         try:
             self._continued(course, chain.tip, starts, ends, now_ms)
