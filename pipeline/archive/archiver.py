@@ -145,6 +145,10 @@ class Archiver:
         """Where the log's retention comes near what is not archived."""
         return list(self._risks.values())
 
+    def until(self, position: Position) -> None:
+        """Close segments at once that reach *position*, however small they are."""
+        self._until = position
+
     def wait(self, position: Position, timeout_s: float = 60.0) -> None:
         """Until all below *position* is archived. NotFreshEnough, TableStopped, or what ended the loop."""
         self._progress.wait(position, timeout_s, "archived")
