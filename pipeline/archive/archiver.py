@@ -24,7 +24,7 @@ from typing import cast
 
 from ...consumers.checks import Seen, digest, still_there, vanished
 from ...consumers.chunk import WholeChunk
-from ...consumers.log import Problem, Reader
+from ...consumers.log import Poll, Problem, Reader
 from ...consumers.patience import Patience
 from ...consumers.progress import Progress
 from ...schemas.errors import (
@@ -90,6 +90,7 @@ class Archiver:
         self._patiently = Patience(self._stopping, self._progress.waiting_for, _log).ask
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="merganser-publish")
         self._sent: deque[tuple[Course, Future[bool]]] = deque()
+        self._assigned = 0  # how often reading began again
         self._risks: dict[TopicPartition, Risk] = {}
         self._told: set[TopicPartition] = set()
         self._done_at = dict.fromkeys(("report", "look", "retention"), 0.0)
@@ -173,25 +174,39 @@ class Archiver:
     def _turn(self) -> None:
         poll = self._patiently(lambda: self._reader.poll(_POLL_RECORDS, 0.1))
         now_s = time.monotonic()
+        if self._take(poll, now_s):
+            self._close([course for course in self._courses.values() if self._due(course, now_s)])
+            self._keep_in_bounds()
+        self._settle(all_of_it=False)
+        self._housekeeping()
+
+    def _take(self, poll: Poll, now_s: float) -> bool:
+        """Collect what *poll* brought; False if reading began again meanwhile. Then the rest of it is not taken:
+        it may lie beyond what is read again."""
+        assigned = self._assigned
         for topic, chunk in poll.chunks.items():
-            self._collect(topic, cast(WholeChunk, chunk), now_s)
+            for partition, start, stop in runs(chunk.partitions):
+                self._collect(TopicPartition(topic, partition), cast(WholeChunk, chunk), start, stop, now_s)
+                if self._assigned != assigned:
+                    return False
         for end in poll.ends:
             self._reach(end.partition, end.offset, now_s)
         for problem in poll.problems:
             self._resolve(problem)
-        self._close([course for course in self._courses.values() if self._due(course, now_s)])
-        self._keep_in_bounds()
-        self._settle(all_of_it=False)
-        self._housekeeping()
+            if self._assigned != assigned:
+                return False
+        return True
 
-    def _collect(self, topic: str, chunk: WholeChunk, now_s: float) -> None:
-        for partition, start, stop in runs(chunk.partitions):
-            course = self._courses.get(TopicPartition(topic, partition))
-            if course is None:
-                continue
-            if course.unproven and not self._proved(course, chunk, start):
-                continue
-            course.open.add(chunk, start, stop, now_s)
+    def _collect(self, tp: TopicPartition, chunk: WholeChunk, start: int, stop: int, now_s: float) -> None:
+        course, assigned = self._courses.get(tp), self._assigned
+        if course is None or (course.unproven and not self._proved(course, chunk, start)):
+            return
+        while start < stop and self._assigned == assigned:
+            end = min(stop, start + max(1, self._limits.records - course.open.rows))
+            course.open.add(chunk, start, end, now_s)
+            start = end
+            if course.open.full(self._limits):
+                self._close([course])
 
     def _proved(self, course: Course, chunk: WholeChunk, i: int) -> bool:
         """Whether the log shows the last archived record where it was; the table stops if not."""
@@ -312,6 +327,7 @@ class Archiver:
 
     def _assign(self) -> None:
         """Read on, in each partition from where it is; from the last record archived if that is unproven."""
+        self._assigned += 1
         self._reader.assign(Position({tp: _read_from(course) for tp, course in self._courses.items()}))
 
     def _begin_again(self, tables: Collection[str]) -> None:

@@ -73,7 +73,7 @@ def open_objects(url: str) -> Objects:
     scheme = urlsplit(url).scheme
     if scheme in ("", "file") or len(scheme) == 1:  # one letter is a drive
         path = Path(unquote(urlsplit(url).path) if scheme == "file" else url)
-        if not str(path).strip() or (scheme == "file" and urlsplit(url).netloc):
+        if not url.strip() or (scheme == "file" and urlsplit(url).netloc):
             raise UsageError(f"no archive URL: {url!r} (a path, file:///path, s3://bucket/prefix, gs://…, az://…)")
         return LocalObjects(path.absolute())
     return RemoteObjects(url)

@@ -106,8 +106,10 @@ class OpenSegment:
             self.next = offset
             self.opened_s = self.opened_s if self.opened_s is not None else now_s
 
+    def full(self, limits: SegmentLimits) -> bool:
+        return self.rows >= limits.records or self.size >= limits.bytes
+
     def due(self, limits: SegmentLimits, now_s: float) -> bool:
-        if self.empty or self.opened_s is None:
-            return False
-        full = self.rows >= limits.records or self.size >= limits.bytes
-        return full or now_s - self.opened_s >= limits.age_s
+        """True if it is full, or old."""
+        old = self.opened_s is not None and now_s - self.opened_s >= limits.age_s
+        return not self.empty and (old or self.full(limits))

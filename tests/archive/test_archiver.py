@@ -1,0 +1,473 @@
+"""Each record is archived once: whoever is killed, frozen, overtaken or told to begin again (FAILURES 14, 31)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from archives import PLACES, SMALL, Gate, Listed, archived, copy, extend, files, history, records, table
+from child import start
+
+from merganser.consumers.checks import digest
+from merganser.pipeline.archive import archiver as archiver_module
+from merganser.pipeline.archive.archive import Archive
+from merganser.pipeline.archive.archiver import Archiver
+from merganser.pipeline.archive.chain import Manifest, Place
+from merganser.pipeline.archive.check import check
+from merganser.pipeline.archive.objects import LocalObjects
+from merganser.pipeline.archive.publisher import STEPS, Publisher
+from merganser.pipeline.archive.segments import SegmentLimits
+from merganser.schemas import errors
+from merganser.schemas.position import TopicPartition
+from merganser.schemas.table import SchemaVersion
+from support.fakelog import FakeLog
+from support.naive import both_ways, caught
+from support.waiting import wait_for
+
+
+def sound(archive: Archive, log: FakeLog) -> None:
+    """The archive holds all of *log*, each record once, and nothing is wrong with it."""
+    report = check(archive)
+    assert not report.findings, report.findings
+    covered = {each.place.folder: each.next for each in report.coverage}
+    places = archive.declared("t")[-1].places
+    assert {place.tp: covered[place.folder] for place in places} == archive.log().ends(PLACES) == log.ends(PLACES)
+    assert records(archive.log()) == records(log)
+
+
+# -- naive variants ------------------------------------------------------------------------------
+
+
+def overwrite(patch: pytest.MonkeyPatch) -> None:
+    """Naive: a manifest is written, whoever wrote one of its number before."""
+
+    def create(self: LocalObjects, name: str, data: bytes) -> bool:
+        self.put(name, data)
+        return True
+
+    patch.setattr(LocalObjects, "create", create)
+    patch.setattr(Archive, "claim", lambda self, cluster_id: create_identity(self, cluster_id))
+
+
+def create_identity(archive: Archive, cluster_id: str) -> None:
+    from merganser.pipeline.archive.archive import IDENTITY
+    from merganser.pipeline.archive.sealed import seal
+
+    archive.objects.put(IDENTITY, seal({"format": 1, "cluster_id": cluster_id}))
+
+
+def manifest_first(patch: pytest.MonkeyPatch) -> None:
+    """Naive: the manifest is published, then the data is put."""
+
+    def publish(self: Any, course: Any, segment: Any) -> bool:
+        self._step("begun")
+        manifest, data = self._encoded(course, segment)
+        if not self._archive.publish(course.chain, manifest):
+            return False
+        self._step("published")
+        if data:
+            self._archive.objects.create(manifest.file, data)
+        self._step("data-put")
+        return True
+
+    patch.setattr(Publisher, "publish", publish)
+
+
+class Killed(BaseException):
+    """As if the process were killed here."""
+
+
+def kill_at(step: str, nth: int) -> Any:
+    left = [nth]
+
+    def on_step(name: str) -> None:
+        if name == step:
+            left[0] -= 1
+        if left[0] <= 0:
+            raise Killed
+
+    return on_step
+
+
+def run_until_killed(log: FakeLog, archive: Archive, step: str, nth: int) -> None:
+    archiver = Archiver(log, archive, ["t"], limits=SMALL, until=log.ends(PLACES), on_step=kill_at(step, nth)).start()
+    wait_for("it is killed", lambda: archiver.error is not None, every_s=0.01)
+    archiver.stop()
+
+
+# -- the promise ---------------------------------------------------------------------------------
+
+
+def test_all_of_a_log_is_in_the_archive_and_reads_back_equal(tmp_path: Path) -> None:
+    log, archive = archived(tmp_path, rows=300)
+    sound(archive, log)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("nth", [1, 4])
+def test_killed_at_any_step_the_next_run_goes_on(tmp_path: Path, step: str, nth: int) -> None:
+    log, archive = history(60), Archive(tmp_path)
+    run_until_killed(log, archive, step, nth)
+    assert not check(Archive(tmp_path)).findings
+    extend(log, 20, random.Random(2))
+    copy(log, Archive(tmp_path))
+    sound(Archive(tmp_path), log)
+
+
+def test_manifest_first_leaves_a_chain_that_names_what_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest_first(monkeypatch)
+    log, archive = history(60), Archive(tmp_path)
+    run_until_killed(log, archive, "published", 2)
+    assert [finding.kind for finding in check(archive).findings] == ["missing"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_process_that_is_killed_at_a_step_is_followed_by_one_that_goes_on(tmp_path: Path, step: str) -> None:
+    child = start(tmp_path, 60, step, 3, signal.SIGKILL)
+    assert child.wait(30) == -signal.SIGKILL
+    assert not check(Archive(tmp_path)).findings
+    log = history(60)
+    copy(log, Archive(tmp_path))
+    sound(Archive(tmp_path), log)
+
+
+@both_ways
+@pytest.mark.parametrize("step", STEPS)
+def test_one_that_was_frozen_and_is_woken_publishes_nothing_that_another_has(
+    tmp_path: Path, step: str, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if naive and not STEPS.index("begun") < STEPS.index(step) < STEPS.index("published"):
+        pytest.skip("there the naive variant does no harm: it looks at the chain after, or has published before")
+    if naive:
+        overwrite(monkeypatch)
+    log = history(60)
+    frozen, gate = Archive(tmp_path), Gate(step, 2)
+    zombie = Archiver(log, frozen, ["t"], limits=SMALL, until=log.ends(PLACES), on_step=gate).start()
+    assert gate.reached.wait(30)
+    # Of other sizes, so that its segments are others.
+    copy(log, Archive(tmp_path), SegmentLimits(records=5, age_s=0.01))
+    extend(log, 20, random.Random(2))
+    copy(log, Archive(tmp_path), SegmentLimits(records=3, age_s=0.01))
+    gate.open.set()
+    with caught(naive):
+        zombie.wait(log.ends(PLACES), 5 if naive else 30)
+        zombie.stop()
+        sound(Archive(tmp_path), log)
+    zombie.stop()
+
+
+@pytest.mark.parametrize("step", ["encoded", "data-put", "published"])
+def test_a_process_that_was_frozen_and_is_woken_publishes_nothing_twice(tmp_path: Path, step: str) -> None:
+    child = start(tmp_path, 80, step, 2, signal.SIGSTOP)
+    try:
+        wait_for("it is frozen", lambda: Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "T")
+        log = history(80)
+        copy(log, Archive(tmp_path), SegmentLimits(records=5, age_s=0.01))
+        child.send_signal(signal.SIGCONT)
+        assert child.wait(30) == 0, child.stderr.read() if child.stderr else ""
+    finally:
+        child.kill()
+        child.wait()
+    sound(Archive(tmp_path), log)
+
+
+@both_ways
+def test_two_archivers_of_one_topic_make_one_chain(
+    tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if naive:
+        overwrite(monkeypatch)
+    log = history(400)
+    ends = log.ends(PLACES)
+    limits = [SegmentLimits(records=n, age_s=0.01) for n in (6, 7)]
+    both = [Archiver(log, Archive(tmp_path), ["t"], limits=each, until=ends).start() for each in limits]
+    with caught(naive):
+        for archiver in both:
+            archiver.wait(ends, 5 if naive else 60)
+        for archiver in both:
+            archiver.stop()
+        sound(Archive(tmp_path), log)
+    for archiver in both:
+        archiver.stop()
+
+
+def test_two_processes_of_one_topic_make_one_chain(tmp_path: Path) -> None:
+    both = [start(tmp_path, 300, "begun", 10**9, signal.SIGKILL) for _ in range(2)]
+    assert [child.wait(60) for child in both] == [0, 0], [c.stderr.read() for c in both if c.stderr]
+    sound(Archive(tmp_path), history(300))
+
+
+def test_a_publish_that_was_not_answered_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unanswered = [True]
+    publish = Archive.publish
+
+    def lossy(self: Archive, chain: Any, manifest: Manifest) -> bool:
+        published = self.objects.create(manifest.name, manifest.encoded())
+        if unanswered:
+            unanswered.pop()
+            raise errors.ArchiveUnavailable(self.url, "the connection broke")
+        assert published
+        return publish(self, chain, manifest)
+
+    monkeypatch.setattr(Archive, "publish", lossy)
+    log, archive = archived(tmp_path)
+    sound(archive, log)
+
+
+def test_while_the_store_is_away_the_archiver_waits_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, away = LocalObjects.create, threading.Event()
+    away.set()
+
+    def failing(self: LocalObjects, name: str, data: bytes) -> bool:
+        if away.is_set() and name.endswith(".parquet"):
+            raise errors.ArchiveUnavailable(self.url, "503 Slow Down")
+        return create(self, name, data)
+
+    monkeypatch.setattr(LocalObjects, "create", failing)
+    log, archive = history(60), Archive(tmp_path)
+    with Archiver(log, archive, ["t"], limits=SMALL, until=log.ends(PLACES)) as archiver:
+        wait_for("it says what it waits for", lambda: "503 Slow Down" in (archiver.waiting_for or ""), every_s=0.01)
+        away.clear()
+        archiver.wait(log.ends(PLACES), 30)
+    sound(archive, log)
+
+
+# -- segments ------------------------------------------------------------------------------------
+
+
+def rows_of(archive: Archive) -> list[int]:
+    return [link.rows for tp in PLACES for link in (archive.log().chain(tp) or pytest.fail("no chain")).links]
+
+
+def test_a_segment_is_closed_by_age(tmp_path: Path) -> None:
+    log, archive = history(0), Archive(tmp_path)
+    with Archiver(log, archive, ["t"], limits=SegmentLimits(age_s=0.05)) as archiver:
+        for n in range(3):
+            extend(log, 5, random.Random(n))
+            archiver.wait(log.ends(PLACES), 10)
+    assert len(rows_of(archive)) >= 3
+
+
+@pytest.mark.parametrize(("limits", "most"), [(SegmentLimits(records=50), 50), (SegmentLimits(bytes=6_000), 150)])
+def test_a_segment_is_closed_by_rows_and_bytes(
+    tmp_path: Path, limits: SegmentLimits, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver_module, "_POLL_RECORDS", 100)  # bytes are looked at after each poll
+    log, archive = history(0), Archive(tmp_path)
+    for n in range(400):
+        log.put("t", 0, None, b"x" * 100 + b"%d" % n)
+    copy(log, archive, limits)
+    assert sum(rows_of(archive)) == 400 and max(rows_of(archive)) <= most
+    sound(archive, log)
+
+
+def test_open_segments_of_all_partitions_are_bounded_together(tmp_path: Path) -> None:
+    log = history(0)
+    for n in range(4000):
+        log.put("t", n % 2, None, b"x" * 1000)
+    limits = SegmentLimits(bytes=2**30, age_s=10**6, total_bytes=1_000_000)
+    with Archiver(log, Archive(tmp_path), ["t"], limits=limits) as archiver:
+        wait_for("segments were closed", lambda: sum(archiver.position.values()) > 2000)
+    sound(Archive(tmp_path), log)
+
+
+def test_a_tail_without_records_is_archived_too(tmp_path: Path) -> None:
+    log = history(10)
+    log.gap("t", 0, 7)
+    archive = Archive(tmp_path)
+    copy(log, archive)
+    log.gap("t", 0, 3)
+    copy(log, archive)
+    sound(archive, log)
+    assert (archive.log().chain(PLACES[0]) or pytest.fail("no chain")).links[-1].rows == 0
+
+
+def test_what_was_collected_is_published_at_a_stop(tmp_path: Path) -> None:
+    log, archive = history(50), Archive(tmp_path)
+    archiver = Archiver(log, archive, ["t"], limits=SegmentLimits(age_s=10**6)).start()
+    wait_for(
+        "all is collected", lambda: sum(c.read for c in archiver._courses.values()) == sum(log.ends(PLACES).values())
+    )
+    assert not sum(archiver.position.values())
+    archiver.stop()
+    sound(archive, log)
+
+
+# -- schemas -------------------------------------------------------------------------------------
+
+
+@both_ways
+def test_a_schema_is_in_the_archive_before_a_segment_that_needs_it(
+    tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, archive = history(10), Archive(tmp_path)
+    archiver = Archiver(log, archive, ["t"], limits=SMALL, on_step=kill_at("published", 3))
+    if naive:
+        monkeypatch.setattr(Publisher, "describe", lambda self, topic: None)
+    archiver.start()
+    wider = {**SCHEMA_2, "fields": [*SCHEMA_2["fields"], {"name": "b", "type": "int", "default": 1}]}
+    log.register(SchemaVersion("t-value", 2, 77, wider))
+    for n in range(20):
+        log.put("t", n % 2, None, b"\0\0\0\0\x4d" + b"%d" % n)
+    wait_for("it was killed after it published one", lambda: archiver.error is not None)
+    archiver.stop()
+    with caught(naive):
+        newest = [chain.tip for tp in PLACES if (chain := archive.log().chain(tp)) is not None]
+        needed = max(link.versions.get("t-value", 0) for link in newest if link is not None)
+        assert needed == 2
+        assert [v.id for v in archive.versions("t-value")] == [1, 77]
+
+
+SCHEMA_2: dict[str, Any] = {"type": "record", "name": "r", "fields": [{"name": "a", "type": "int"}]}
+
+
+def test_a_registry_that_says_otherwise_than_the_archive_is_refused(tmp_path: Path) -> None:
+    log, archive = archived(tmp_path)
+    log.registered["t-value"] = [SchemaVersion("t-value", 1, 9, SCHEMA_2)]
+    with pytest.raises(errors.WrongArchive, match="another schema for t-value version 1"):
+        Archiver(log, archive, ["t"])
+
+
+# -- the log is not what the archive thinks it is ------------------------------------------------
+
+
+def test_a_topic_made_anew_begins_a_chain_of_its_own(tmp_path: Path) -> None:
+    log, archive = history(30), Archive(tmp_path)
+    old = records(log)
+    with Archiver(log, archive, ["t"], limits=SMALL) as archiver:
+        archiver.wait(log.ends(PLACES), 30)
+        log.recreate("t")
+        extend(log, 40, random.Random(3))
+        archiver._done_at["look"] = 0.0  # now, rather than in some seconds
+        wait_for("the new one is archived", lambda: archiver.position == log.ends(PLACES))
+    sound(archive, log)
+    from merganser.pipeline.archive.log import ArchiveLog
+
+    assert records(ArchiveLog(archive, {"t": "id"})) == old
+    assert [each.facts.topic_id for each in archive.declared("t")] == ["id", "id-again"]
+
+
+def test_nothing_of_a_topic_made_anew_comes_into_the_chain_of_the_old_one(tmp_path: Path) -> None:
+    log, archive = history(0), Archive(tmp_path)
+    gate = Gate("begun")
+    with Archiver(log, archive, ["t"], limits=SMALL, on_step=gate) as archiver:
+        log.put("t", 0, None, b"old")
+        assert gate.reached.wait(30)
+        log.recreate("t")
+        log.put("t", 0, None, b"new")
+        gate.open.set()
+        wait_for("the new one is archived", lambda: archiver.position == log.ends(PLACES))
+    assert archive.chain(Place("t", "id", 0)).links == []
+    sound(archive, log)
+
+
+@both_ways
+def test_what_the_log_lost_before_it_was_archived_stops_the_table(
+    tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, archive = archived(tmp_path)
+    extend(log, 60, random.Random(2))
+    end = archive.log().ends(PLACES)[PLACES[0]]
+    log.trim("t", 0, end + 5)
+    if naive:
+        from merganser.pipeline.archive import sources
+
+        monkeypatch.setattr(sources, "next_start", lambda table, tp, stored, starts, *_: starts[tp])
+    with caught(naive):
+        with pytest.raises(errors.RetentionLost, match=f"t/0 begins at {end + 5}, the store needs {end}"):
+            Archiver(log, archive, ["t"])
+
+
+def test_a_gap_that_is_accepted_is_written_down_and_never_jumped(tmp_path: Path) -> None:
+    log, archive = archived(tmp_path)
+    extend(log, 60, random.Random(2))
+    end = archive.log().ends(PLACES)[PLACES[0]]
+    log.trim("t", 0, end + 5)
+    with Archiver(log, archive, ["t"], limits=SMALL, until=log.ends(PLACES), accept_gap=True) as archiver:
+        archiver.wait(log.ends(PLACES), 30)
+    report = check(archive)
+    assert not report.findings and [note.kind for note in report.notes] == ["lost"]
+    reader = archive.log().reader("g")
+    reader.assign(archive.log().starts(PLACES))
+    problems: list[Any] = []
+    wait_for("the gap", lambda: bool(problems.extend(reader.poll(100, 0.1).problems) or problems), every_s=0)
+    assert problems[0].partition == PLACES[0] and f"offsets {end} to {end + 5}" in problems[0].why
+
+
+def test_trimmed_under_a_running_archiver_the_table_stops_by_name(tmp_path: Path) -> None:
+    log, archive = history(20), Archive(tmp_path)
+    gate = Gate("begun")
+    with Archiver(log, archive, ["t"], limits=SMALL, on_step=gate) as archiver:
+        assert gate.reached.wait(30)
+        extend(log, 500, random.Random(2))
+        for tp in PLACES:
+            log.trim(*tp, log.ends(PLACES)[tp] - 1)
+        gate.open.set()
+        wait_for("it has stopped", lambda: archiver.error is not None)
+        assert isinstance(archiver.error, errors.RetentionLost) and "--accept-gap" in archiver.error.hint
+    assert not check(archive).findings
+
+
+@both_ways
+def test_another_record_where_the_last_archived_one_was_stops_the_table(
+    tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, archive = archived(tmp_path)
+    chain = archive.log().chain(PLACES[0])
+    assert chain is not None and chain.tip is not None
+    at = chain.tip.last_offset
+    was = log.partitions[PLACES[0]][at]
+    assert was is not None and chain.tip.last_digest == digest(was.key_bytes, was.value_bytes).hex()
+    log.partitions[PLACES[0]][at] = type(was)(was.at, b"other", b"other")
+    extend(log, 20, random.Random(2))
+    if naive:
+        monkeypatch.setattr(archiver_module, "still_there", lambda table, tp, last, record: None)
+    with Archiver(log, archive, ["t"], limits=SMALL) as archiver, caught(naive):
+        wait_for("it has stopped", lambda: archiver.error is not None, timeout_s=2 if naive else 30)
+        assert isinstance(archiver.error, errors.LogTruncated)
+
+
+def test_a_log_that_ends_before_the_archive_stops_the_table(tmp_path: Path) -> None:
+    log, archive = archived(tmp_path)
+    del log.partitions[PLACES[0]][-3:]
+    with pytest.raises(errors.LogTruncated):
+        Archiver(log, archive, ["t"])
+
+
+def test_partitions_that_were_added_stop_the_table(tmp_path: Path) -> None:
+    log, archive = archived(tmp_path)
+    log.add(table(partitions=3))
+    with pytest.raises(errors.PartitionsChanged, match="3 partitions, it was archived with 2"):
+        Archiver(log, archive, ["t"])
+
+
+def test_all_tables_are_archived_those_made_later_too(tmp_path: Path) -> None:
+    log, archive = history(20), Archive(tmp_path)
+    with Archiver(cast(Any, Listed(log)), archive, None, limits=SMALL) as archiver:
+        log.add(table("u", "id-u"))
+        log.put("u", 0, None, b"x")
+        archiver._done_at["look"] = 0.0
+        wait_for("u is archived", lambda: archiver.position.get(TopicPartition("u", 0)) == 1)
+    assert archive.topics() == ["t", "u"] and not check(archive).findings
+
+
+def test_a_deleted_topic_stops_and_the_others_go_on(tmp_path: Path) -> None:
+    log, archive = history(20), Archive(tmp_path)
+    log.add(table("u", "id-u"))
+    with Archiver(log, archive, ["t", "u"], limits=SMALL) as archiver:
+        archiver.wait(log.ends(PLACES), 30)
+        del log.tables["u"]
+        archiver._done_at["look"] = 0.0
+        wait_for("u has stopped", lambda: "u" in archiver.stopped)
+        extend(log, 20, random.Random(2))
+        archiver.wait(log.ends(PLACES), 30)
+    sound(archive, log)
+    assert files(archive, ("table.json",)) == ["tables/t/id/table.json", "tables/u/id-u/table.json"]
