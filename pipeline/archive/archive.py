@@ -39,6 +39,9 @@ FORMAT = 1
 #: What the archive says of itself.
 IDENTITY = "archive.json"
 
+_TABLE = ("name", "topic_id", "partitions", "settings", "generation")
+_SCHEMA = ("subject", "version", "id", "schema", "previous")
+
 _MANIFEST = re.compile(r"\d{10}\.json")
 
 #: Small files that are asked for at one time.
@@ -88,7 +91,7 @@ class Archive:
 
     def cluster_id(self) -> str | None:
         """The cluster whose log is archived; None if nothing is yet."""
-        facts = self._facts(IDENTITY)
+        facts = self._facts(IDENTITY, "cluster_id")
         return None if facts is None else str(facts["cluster_id"])
 
     def claim(self, cluster_id: str) -> None:
@@ -114,13 +117,14 @@ class Archive:
     def declared(self, topic: str) -> list[Declared]:
         """The topics of that name, the newest last: one that is deleted and made again is another."""
         names = [found.name for found in self.objects.list(f"tables/{topic}/") if found.name.endswith("/table.json")]
-        made = [self._declared(name, facts) for name in names if (facts := self._facts(name)) is not None]
+        made = [self._declared(name, facts) for name in names if (facts := self._facts(name, *_TABLE)) is not None]
         return sorted(made, key=lambda each: each.generation)
 
     def declare(self, facts: TopicFacts) -> Declared:
         """Begin to archive a topic: its facts, and the heads of its chains. A no-op if that was done."""
         name = f"tables/{facts.name}/{facts.topic_id}/table.json"
-        if self._facts(name) is None:
+        made = self._facts(name, *_TABLE)
+        if made is None:
             generation = 1 + max((each.generation for each in self.declared(facts.name)), default=0)
             made = {
                 "format": FORMAT,
@@ -130,8 +134,9 @@ class Archive:
                 "settings": dict(facts.settings),
                 "generation": generation,
             }
-            self.objects.create(name, seal(made))
-        declared = self._declared(name, self._facts(name) or {})
+            if not self.objects.create(name, seal(made)):
+                made = self._facts(name, *_TABLE) or made  # another archiver's
+        declared = self._declared(name, made)
         for place in declared.places:
             # Only before the first manifest: later, a head that is missing was taken away.
             if self.objects.read(place.head) is None and self.objects.read(place.manifest(0)) is None:
@@ -139,14 +144,10 @@ class Archive:
         return declared
 
     def _declared(self, name: str, facts: dict[str, Any]) -> Declared:
-        try:
-            topic = TopicFacts(facts["name"], facts["topic_id"], facts["partitions"], facts["settings"])
-            declared = Declared(topic, facts["generation"])
-        except KeyError as missing:
-            raise ArchiveDamaged(self.url, name, f"it lacks {missing}") from None
+        topic = TopicFacts(facts["name"], facts["topic_id"], facts["partitions"], facts["settings"])
         if name != f"tables/{topic.name}/{topic.topic_id}/table.json":
             raise ArchiveDamaged(self.url, name, f"it is that of {topic.name}, id {topic.topic_id}")
-        return declared
+        return Declared(topic, facts["generation"])
 
     # -- schemas -----------------------------------------------------------------------------
 
@@ -157,12 +158,11 @@ class Archive:
         found: dict[int, SchemaVersion] = {}
         expected: dict[int, int] = {}
         for name in names:
-            facts = self._facts(name) or {}
-            try:
-                version = SchemaVersion(facts["subject"], facts["version"], facts["id"], facts["schema"])
-                expected[version.version] = facts["previous"]
-            except KeyError as missing:
-                raise ArchiveDamaged(self.url, name, f"it lacks {missing}") from None
+            facts = self._facts(name, *_SCHEMA)
+            if facts is None:
+                raise ArchiveDamaged(self.url, name, "it is missing")
+            version = SchemaVersion(facts["subject"], facts["version"], facts["id"], facts["schema"])
+            expected[version.version] = facts["previous"]
             if name != _schema_name(version):
                 raise ArchiveDamaged(self.url, name, f"it is version {version.version} of {version.subject}")
             found[version.version] = version
@@ -186,7 +186,7 @@ class Archive:
                 "previous": previous,
             }
             if not self.objects.create(name, seal(facts)):
-                kept = self._facts(name) or {}
+                kept = self._facts(name, *_SCHEMA) or {}
                 if (kept.get("id"), canonical(kept.get("schema", ""))) != (version.id, canonical(version.schema)):
                     what = f"{version.subject} version {version.version} (id {version.id})"
                     raise WrongArchive(self.url, f"it has another schema for {what} than the registry", _OTHER_SCHEMA)
@@ -290,8 +290,8 @@ class Archive:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _facts(self, name: str) -> dict[str, Any] | None:
-        """What the sealed file *name* says; None if it is not there."""
+    def _facts(self, name: str, *expected: str) -> dict[str, Any] | None:
+        """What the sealed file *name* says, which has just these facts; None if it is not there."""
         known = self._sealed.get(name)
         if known is not None:
             return known
@@ -304,6 +304,8 @@ class Archive:
             raise ArchiveDamaged(self.url, name, str(why)) from None
         if facts.get("format") != FORMAT:
             raise WrongArchive(self.url, f"{name} has format {facts.get('format')!r}, this version reads {FORMAT}")
+        if facts.keys() != {"format", *expected}:
+            raise ArchiveDamaged(self.url, name, "it is another file's content")
         self._sealed[name] = facts
         return facts
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ...consumers.chunk import Chunk
 from ...consumers.log import End, Ownership, Poll, Problem
 from ...schemas.catalog import assemble
-from ...schemas.errors import ArchiveUnavailable, UnknownTable, UsageError, WrongArchive
+from ...schemas.errors import ArchiveError, UnknownTable, UsageError, WrongArchive
 from ...schemas.hanging import OpenTransaction
 from ...schemas.kafka import TopicFacts, TopicId
 from ...schemas.position import Position, TopicPartition, next_offset
@@ -210,7 +210,7 @@ class ArchiveReader:
                 if poll.chunks or poll.ends or poll.problems:
                     return poll
                 self._look()
-            except ArchiveUnavailable:
+            except ArchiveError:
                 if poll.chunks or poll.ends or poll.problems:
                     return poll
                 raise

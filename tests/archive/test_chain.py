@@ -65,14 +65,11 @@ def test_no_bit_of_a_manifest_or_head_can_change(data: bytes) -> None:
             read(data[:n])
 
 
-@given(
-    st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
-)
+@pytest.mark.parametrize("facts", [{}, {"a": 1, "b": [True, None, {"c": "\u00e9\n\U0001f986"}], "": -(2**70)}])
 def test_sealed_facts_come_back_and_other_spellings_of_them_do_not(facts: dict[str, object]) -> None:
-    facts.pop("seal", None)
     data = seal(facts)
-    assert unseal(data) == facts
-    for other in (data + b" ", b" " + data, data.replace(b":", b": ", 1)):
+    assert unseal(data) == facts and data.isascii()
+    for other in (data + b" ", b" " + data, data.replace(b":", b": ", 1), data[:-1], b"{}", b"[]", b"", b"\xff"):
         with pytest.raises(BrokenSeal):
             unseal(other)
 
