@@ -145,6 +145,11 @@ class Log:
         """
         return self._cluster.ends(partitions, timeout_s)
 
+    def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
+        """The first offset of each of *partitions* with a timestamp of *time_ms* or later, by the log's own
+        timestamps; the end, if there is none."""
+        return self._cluster.at_time(partitions, time_ms)
+
     def open_transactions(
         self, partitions: Collection[TopicPartition], timeout_s: float = 5.0
     ) -> list[OpenTransaction]:

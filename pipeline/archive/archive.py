@@ -22,7 +22,7 @@ from ...schemas.errors import ArchiveDamaged, WrongArchive
 from ...schemas.kafka import TopicFacts
 from ...schemas.registry_records import canonical
 from ...schemas.table import SchemaVersion
-from .chain import BrokenChain, Chain, Head, Manifest, Place, check_head, decode, decode_head
+from .chain import BrokenChain, Chain, Head, Manifest, Place, check_head, decode, decode_head, topic_folder
 from .key import Key, check_key
 from .objects import Objects, open_objects
 from .sealed import BrokenSeal, seal, unseal
@@ -30,8 +30,7 @@ from .sealed import BrokenSeal, seal, unseal
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-    from ...consumers.log import Log
-    from .bridged import BridgedLog
+    from .bridged import BridgedLog, Live
     from .log import ArchiveLog
 
 FORMAT = 1
@@ -81,7 +80,7 @@ class Archive:
 
         return ArchiveLog(self)
 
-    def under(self, log: Log) -> BridgedLog:
+    def under(self, log: Live) -> BridgedLog:
         """*log*, filled up from below: what it no longer has comes from the archive."""
         from .bridged import BridgedLog
 
@@ -122,7 +121,7 @@ class Archive:
 
     def declare(self, facts: TopicFacts) -> Declared:
         """Begin to archive a topic: its facts, and the heads of its chains. A no-op if that was done."""
-        name = f"tables/{facts.name}/{facts.topic_id}/table.json"
+        name = table_name(facts.name, facts.topic_id)
         made = self._facts(name, *_TABLE)
         if made is None:
             generation = 1 + max((each.generation for each in self.declared(facts.name)), default=0)
@@ -145,7 +144,7 @@ class Archive:
 
     def _declared(self, name: str, facts: dict[str, Any]) -> Declared:
         topic = TopicFacts(facts["name"], facts["topic_id"], facts["partitions"], facts["settings"])
-        if name != f"tables/{topic.name}/{topic.topic_id}/table.json":
+        if name != table_name(topic.name, topic.topic_id):
             raise ArchiveDamaged(self.url, name, f"it is that of {topic.name}, id {topic.topic_id}")
         return Declared(topic, facts["generation"])
 
@@ -313,6 +312,10 @@ class Archive:
 _NO_CREATE = "use a store that honours If-None-Match: * on PUT (S3, MinIO, R2, Ceph, GCS, Azure, local files)"
 _OTHER_SCHEMA = "the registry was rebuilt, or a version deleted and made anew: archive into another URL"
 _MEND = "`merganser archive run` writes it anew; without it, a manifest that is missing at the end goes unnoticed"
+
+
+def table_name(topic: str, topic_id: str) -> str:
+    return f"tables/{topic_folder(topic, topic_id)}/table.json"
 
 
 def _schema_name(version: SchemaVersion) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from typing import Protocol
 
 from ...consumers.chunk import Chunk
 from ...consumers.log import Log, Ownership, Poll, Problem
@@ -24,10 +25,16 @@ from .log import ArchiveLog
 _log = logging.getLogger("merganser.apply")
 
 
+class Live(Log, Protocol):
+    """What lies above: a log that knows its records by time too."""
+
+    def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position: ...
+
+
 class BridgedLog:
     """*live*, with *below* for what it has lost. WrongArchive if they are of two clusters. Safe across threads."""
 
-    def __init__(self, below: ArchiveLog, live: Log) -> None:
+    def __init__(self, below: ArchiveLog, live: Live) -> None:
         if below.cluster_id != live.cluster_id:
             why = f"it is the archive of cluster {below.cluster_id}, this is cluster {live.cluster_id}"
             raise WrongArchive(below.bootstrap_servers, why)
@@ -74,6 +81,14 @@ class BridgedLog:
 
     def horizon(self, partitions: Collection[TopicPartition]) -> Position:
         return self.live.horizon(partitions)
+
+    def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
+        """As the archive's: by what is archived, so far as that is; beyond it, by Kafka's own answer."""
+        ids = self.live.identify({tp.topic for tp in partitions})
+        self.below.choose({topic: found.topic_id for topic, found in ids.items()})
+        archived, ends = self.below.at_time(partitions, time_ms), self.below.ends(partitions)
+        beyond = [tp for tp in partitions if archived.get(tp, 0) >= ends.get(tp, 0)]
+        return archived | self.live.at_time(beyond, time_ms) if beyond else archived
 
     def reader(self, group: str, kind: type[Chunk] | None = None) -> BridgedReader:
         return BridgedReader(self, group, kind)

@@ -30,6 +30,11 @@ class BrokenChain(ValueError):
     """A manifest that is not what follows, or that is not itself; ``str`` says why."""
 
 
+def topic_folder(topic: str, topic_id: str) -> str:
+    """``name/id``. Clients spell Kafka's topic ids in base64 with ``/`` and ``+``; Kafka itself as here."""
+    return f"{topic}/{topic_id.replace('/', '_').replace('+', '-')}"
+
+
 class Place(NamedTuple):
     """Where one partition of one topic lies in an archive."""
 
@@ -43,7 +48,7 @@ class Place(NamedTuple):
 
     @property
     def folder(self) -> str:
-        return f"log/{self.topic}/{self.topic_id}/{self.partition}"
+        return f"log/{topic_folder(self.topic, self.topic_id)}/{self.partition}"
 
     @property
     def head(self) -> str:

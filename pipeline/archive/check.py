@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ...consumers.checks import digest
 from ...consumers.log import Log
 from ...schemas.errors import ArchiveDamaged, ArchiveError, WrongArchive
-from .archive import IDENTITY, Archive, Declared
+from .archive import IDENTITY, Archive, Declared, table_name
 from .chain import BrokenChain, Chain, Head, Manifest, Place, check_head, decode, decode_head, follows
 from .objects import PART, Found
 from .retention import risks
@@ -180,15 +180,16 @@ class _Check:
 
     def _places(self, declared: list[Declared]) -> list[Place]:
         """Each partition that is declared, or has files."""
-        places = {place for each in declared for place in each.places}
+        places = {place.folder: place for each in declared for place in each.places}
         for name in self._files:
             if (parts := _PLACE.fullmatch(name)) is not None:
                 place = Place(parts[1], parts[2], int(parts[3]))
-                table = f"tables/{place.topic}/{place.topic_id}/table.json"
-                if place not in places and table not in self._files:
-                    self._bad("missing", table, f"{place.folder} has files")
-                places.add(place)
-        return sorted(places)
+                table = table_name(place.topic, place.topic_id)
+                if place.folder not in places:
+                    if table not in self._files:
+                        self._bad("missing", table, f"{place.folder} has files")
+                    places[place.folder] = place
+        return sorted(places.values())
 
     def _partition(self, place: Place, head: bytes | None) -> None:
         prefix = place.folder + "/"
@@ -338,7 +339,7 @@ def contents(archive: Archive, link: Manifest) -> Iterator[str]:
 def sweep(archive: Archive, report: Report) -> list[str]:
     """Remove what *report* calls leftovers, and nobody can need any more: data that no manifest can come to name,
     since its chain has gone on, and parts a day old. The names of what was removed."""
-    ends = {each.place: each.next for each in report.coverage}
+    ends = {each.place.folder: each.next for each in report.coverage}
     removed = []
     for note in report.notes:
         if note.kind != "leftover" or not _forgotten(archive, note.file, ends):
@@ -348,11 +349,11 @@ def sweep(archive: Archive, report: Report) -> list[str]:
     return removed
 
 
-def _forgotten(archive: Archive, name: str, ends: dict[Place, int]) -> bool:
+def _forgotten(archive: Archive, name: str, ends: dict[str, int]) -> bool:
     parts = _PLACE.fullmatch(name)
     data = _DATA.fullmatch(parts[4]) if parts is not None else None
     if parts is not None and data is not None:
-        return int(data[1]) < ends.get(Place(parts[1], parts[2], int(parts[3])), 0)
+        return int(data[1]) < ends.get(name.rpartition("/")[0], 0)
     folder = name.rpartition("/")[0]
     ages = [time.time() - found.modified_s for found in archive.objects.list(folder) if found.name == name]
     return any(age > _FORGOTTEN_S for age in ages)

@@ -118,6 +118,7 @@ def watch(
             if end is not None and all(tp.topic in stopped for tp in replica.position.behind(end)):
                 if stopped:
                     raise next(iter(stopped.values()))
+                screen.show(looks.look())  # the last line tells the end
                 return
             time.sleep(every_s or screen.every_s)
     except Stop:

@@ -39,7 +39,7 @@ class Listed:
         return [self._log.table(name) for name in sorted(self._log.tables)]
 
 
-def table(name: str = "t", topic_id: str = "id", partitions: int = PARTITIONS) -> Table:
+def table(name: str = "t", topic_id: str = "i+d/9", partitions: int = PARTITIONS) -> Table:
     return Table(name, topic_id, partitions, (SchemaVersion(f"{name}-value", 1, 1, SCHEMA),))
 
 

@@ -123,6 +123,13 @@ class FakeLog:
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
         return Position({tp: len(self.partitions[tp]) for tp in partitions})
 
+    def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
+        found = {
+            tp: [n for n, r in enumerate(self.partitions[tp]) if r is not None and r.time_ms >= time_ms]
+            for tp in partitions
+        }
+        return Position({tp: late[0] if late else len(self.partitions[tp]) for tp, late in found.items()})
+
     def open_transactions(self, partitions: Collection[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
         return []
 
