@@ -382,7 +382,7 @@ class TableStopped(MerganserError):
 class RetentionLost(TableStopped):
     """The log no longer holds the next record that the store needs."""
 
-    hint: str = "rebuild the replica from a snapshot or the archive; raise retention.ms of the topic"
+    hint: str = "fill it from the archive (--archive), or rebuild it; raise retention.ms of the topic"
 
 
 @dataclass(eq=False)
@@ -424,7 +424,7 @@ class TombstonesLost(TableStopped):
 class PartialStart(TableStopped):
     """A new replica would start above offset 0: part of the table is no longer in the log."""
 
-    hint: str = "start from a snapshot or the archive, or say --accept-partial (accept_partial=True)"
+    hint: str = "start from the archive (--archive), or say --accept-partial (accept_partial=True)"
 
 
 @dataclass(eq=False)
