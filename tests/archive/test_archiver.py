@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -396,6 +397,38 @@ def test_a_gap_that_is_accepted_is_written_down_and_never_jumped(tmp_path: Path)
     problems: list[Any] = []
     wait_for("the gap", lambda: bool(problems.extend(reader.poll(100, 0.1).problems) or problems), every_s=0)
     assert problems[0].partition == PLACES[0] and f"offsets {end} to {end + 5}" in problems[0].why
+
+
+def test_away_too_long_from_a_compacted_topic_deletes_are_not_missed_in_silence(tmp_path: Path) -> None:
+    log, archive = history(0), Archive(tmp_path)
+    log.add(replace(table(), compacted=True, delete_retention_ms=60_000))
+    extend(log, 20, random.Random(1))
+    copy(log, archive)
+    chain = archive.log().chain(PLACES[0])
+    assert chain is not None and archive.caught_up_ms(chain.place) > 0
+    extend(log, 20, random.Random(2))
+    copy(log, archive)
+    archive.refresh(chain)
+    long_ago = archive.caught_up_ms(chain.place) - 61_000
+    archive.note(chain, long_ago)
+    copy(log, archive)  # nothing is new, so nothing can be missed
+    assert archive.caught_up_ms(chain.place) > long_ago
+    archive.note(chain, long_ago)
+    extend(log, 20, random.Random(3))
+    with pytest.raises(errors.TombstonesLost) as caught_:
+        Archiver(log, archive, ["t"])
+    assert "--accept-gap" in caught_.value.hint
+    ends = log.ends(PLACES)
+    with Archiver(log, archive, ["t"], limits=SMALL, until=ends, accept_gap=True) as archiver:
+        archiver.wait(ends, 30)
+    report = check(archive)
+    assert not report.findings and [note.kind for note in report.notes] == ["lost"]
+    assert archive.under(log).starts(PLACES)[PLACES[0]] == 0  # the log has all of it
+    reader = archive.log().reader("g")
+    reader.assign(archive.log().starts(PLACES))
+    problems: list[Any] = []
+    wait_for("the gap", lambda: bool(problems.extend(reader.poll(100, 0.1).problems) or problems), every_s=0)
+    assert "deletes before" in problems[0].why
 
 
 def test_trimmed_under_a_running_archiver_the_table_stops_by_name(tmp_path: Path) -> None:
