@@ -281,8 +281,8 @@ class Archiver:
             self._overtaken(course)
 
     def _overtaken(self, course: Course) -> None:
-        """Another archiver was first: go on where its chain ends."""
-        _log.info("%s: another archiver was first; going on at its end", course.tp)
+        """Another archiver was first, or a try of ours came through unanswered: go on where the chain ends."""
+        _log.info("%s: the chain has gone on without us; going on at its end", course.tp)
         self._drop_sent({course.tp})
         self._patiently(lambda: self._archive.refresh(course.chain))
         course.restart()

@@ -17,13 +17,14 @@ from merganser.consumers.checks import digest
 from merganser.pipeline.archive import archiver as archiver_module
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
+from merganser.pipeline.archive.bounded import BoundedLog
 from merganser.pipeline.archive.chain import Manifest, Place
 from merganser.pipeline.archive.check import check
 from merganser.pipeline.archive.objects import LocalObjects
 from merganser.pipeline.archive.publisher import STEPS, Publisher
 from merganser.pipeline.archive.segments import SegmentLimits
 from merganser.schemas import errors
-from merganser.schemas.position import TopicPartition
+from merganser.schemas.position import Position, TopicPartition
 from merganser.schemas.table import SchemaVersion
 from support.fakelog import FakeLog
 from support.naive import both_ways, caught
@@ -191,6 +192,22 @@ def test_two_archivers_of_one_topic_make_one_chain(tmp_path: Path) -> None:
     for archiver in both:
         archiver.wait(ends, 60)
         archiver.stop()
+    sound(Archive(tmp_path), log)
+
+
+def test_overtaken_in_the_middle_of_a_poll_it_takes_nothing_that_lies_beyond(tmp_path: Path) -> None:
+    log, gate = history(0), Gate("begun")
+    for n in range(60):
+        log.put("t", 0, None, b"%d" % n)
+    log.random.randint = lambda low, high: high  # type: ignore[method-assign]  # all of it in one poll
+    limits, ends = SegmentLimits(records=7, age_s=10**6), log.ends(PLACES)
+    with Archiver(log, Archive(tmp_path), ["t"], limits=limits, until=ends, on_step=gate) as archiver:
+        assert gate.reached.wait(30)
+        cut = Position({PLACES[0]: 5})
+        with Archiver(cast(Any, BoundedLog(log, cut)), Archive(tmp_path), ["t"], until=cut) as other:
+            other.wait(cut, 30)
+        gate.open.set()
+        archiver.wait(ends, 30)
     sound(Archive(tmp_path), log)
 
 
