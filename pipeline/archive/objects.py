@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Files under these names are being written, or were when a process died. They are nobody's.
 PART = ".part"
 
+#: How often a name is created that is said to be there and is not.
+_TRIES = 5
+
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 #: Where S3 clients look for another endpoint than Amazon's.
@@ -183,7 +186,7 @@ class RemoteObjects:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        while True:
+        for _ in range(_TRIES):
             with self._named(name):
                 try:
                     obstore.put(self._store, name, data, mode="create", use_multipart=False)
@@ -194,6 +197,7 @@ class RemoteObjects:
             if held is not None:
                 return held == data
             # S3 answers so too when two create one name at the same time, and then neither may have it.
+        raise ArchiveUnavailable(self.url, f"{name}: it is said to be there, and cannot be read")
 
     def put(self, name: str, data: bytes) -> None:
         import obstore

@@ -11,6 +11,7 @@ from typing import Any
 from merganser.consumers.chunk import WholeChunk
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
+from merganser.pipeline.archive.check import check
 from merganser.pipeline.archive.segments import SegmentLimits
 from merganser.schemas.headers import Marks
 from merganser.schemas.position import Position, TopicPartition
@@ -126,3 +127,13 @@ class Gate:
             if self._left == 0:
                 self.reached.set()
                 assert self.open.wait(30)
+
+
+def sound(archive: Archive, log: FakeLog) -> None:
+    """The archive holds all of *log*, each record once, and nothing is wrong with it."""
+    report = check(archive)
+    assert not report.findings, report.findings
+    covered = {each.place.folder: each.next for each in report.coverage}
+    places = archive.declared("t")[-1].places
+    assert {place.tp: covered[place.folder] for place in places} == archive.log().ends(PLACES) == log.ends(PLACES)
+    assert records(archive.log()) == records(log)

@@ -100,7 +100,7 @@ def truth() -> tuple[FakeLog, dict[TopicPartition, list[tuple[Any, ...]]]]:
     return log, records(log)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 70), st.integers(0, 70), st.integers(1, 50), st.integers(0, 40))
 def test_a_cut_log_ends_at_the_cut_and_brings_all_below(
     truth: Any, zero: int, one: int, portion: int, start: int
@@ -161,7 +161,7 @@ def test_a_restore_to_a_position_inside_a_transaction_holds_it_back_and_can_be_f
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(-1, 32))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_time_is_the_first_record_of_then_or_later_by_the_logs_own_timestamps(
     tmp_path_factory: pytest.TempPathFactory, times: list[int], wanted: int
 ) -> None:
@@ -263,7 +263,7 @@ def test_an_archive_of_another_topic_of_that_name_is_not_taken(tmp_path: Path) -
     assert archive.under(log).starts(PLACES)[PLACES[0]] == 5
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32))
 def test_retention_may_go_on_at_any_time(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     """Trimmed at random while it is read, up to what is archived: every record once, in order."""
