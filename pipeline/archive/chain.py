@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -115,9 +116,9 @@ class Manifest:
         )
 
     def encoded(self) -> bytes:
-        return seal(asdict(self))
+        return seal({name: getattr(self, name) for name in _TYPES})
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return sha256(self.encoded()).hexdigest()
 
@@ -138,6 +139,7 @@ def decode(data: bytes) -> Manifest:
     made = Manifest(**facts)
     if why_not := _unsound(made):
         raise BrokenChain(why_not)
+    made.__dict__["hash"] = sha256(data).hexdigest()  # these very bytes are what it encodes to
     return made
 
 

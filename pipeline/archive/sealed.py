@@ -36,7 +36,8 @@ def unseal(data: bytes) -> dict[str, Any]:
         raise BrokenSeal("it is no JSON, or was cut off") from None
     if not isinstance(facts, dict) or _SEAL not in facts:
         raise BrokenSeal("it has no seal")
-    said = facts.pop(_SEAL)
-    if seal(facts) != data:
-        raise BrokenSeal("it was changed" if said != sha256(canonical(facts)).hexdigest() else "it is not canonical")
+    if canonical(facts) != data:
+        raise BrokenSeal("it was changed, or is not canonical")
+    if facts.pop(_SEAL) != sha256(canonical(facts)).hexdigest():
+        raise BrokenSeal("it was changed")
     return facts

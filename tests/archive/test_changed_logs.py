@@ -16,6 +16,7 @@ from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
 from merganser.pipeline.archive.chain import Place
 from merganser.pipeline.archive.check import check
+from merganser.pipeline.archive.segments import SegmentLimits
 from merganser.schemas import errors
 from merganser.schemas.position import TopicPartition
 from support.naive import both_ways, caught
@@ -186,3 +187,19 @@ def test_a_deleted_topic_stops_and_the_others_go_on(tmp_path: Path) -> None:
         archiver.wait(log.ends(PLACES), 30)
     sound(archive, log)
     assert files(archive, ("table.json",)) == ["tables/t/i-d_9/table.json", "tables/u/id-u/table.json"]
+
+
+def test_an_archiver_warns_in_time_before_retention(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log, archive = archived(tmp_path)
+    log.settings["retention.ms"] = "86400000"  # the scripted records are years old
+    waiting = SegmentLimits(age_s=10**6)
+    with Archiver(log, archive, ["t"], limits=waiting) as archiver:
+        wait_for("it has looked", lambda: archiver._done_at["retention"] > 0)
+        assert archiver.risks == [], "all is archived"
+        extend(log, 20, random.Random(2))
+        for _ in range(2):
+            archiver._done_at["retention"] = 0.0
+            wait_for("it has looked again", lambda: archiver._done_at["retention"] > 0)
+        wait_for("it warns", lambda: len(archiver.risks) == 2)
+    told = [record.getMessage() for record in caplog.records if "retention.ms" in record.getMessage()]
+    assert len(told) == 2 and "keeps records for 24.0 h" in told[0], "each partition once"

@@ -7,7 +7,7 @@ For thousands of recovery stories; never instead of the real broker. It keeps th
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from merganser.consumers.chunk import Chunk
@@ -69,6 +69,7 @@ class FakeLog:
         self.registered: dict[str, list[SchemaVersion]] = {}
         self.registry_fails = 0
         self.reported = Position()
+        self.settings = {"cleanup.policy": "delete", "delete.retention.ms": "86400000"}
 
     # -- writing the script ------------------------------------------------------------------
 
@@ -138,9 +139,8 @@ class FakeLog:
         return {name: TopicId(t.topic_id, t.partitions) for name, t in found.items()}
 
     def describe(self, topics: Collection[str]) -> dict[str, TopicFacts]:
-        settings: Mapping[str, str] = {"cleanup.policy": "delete", "delete.retention.ms": "86400000"}
         found = {name: self.tables[name] for name in topics if name in self.tables}
-        return {name: TopicFacts(name, t.topic_id, t.partitions, settings) for name, t in found.items()}
+        return {name: TopicFacts(name, t.topic_id, t.partitions, dict(self.settings)) for name, t in found.items()}
 
     def horizon(self, partitions: Collection[TopicPartition]) -> Position:
         return self.ends(partitions)
