@@ -225,7 +225,8 @@ class _Check:
                 link = decode(data)
                 if proved:
                     follows(before, link)
-                    chain.add(link)
+                    if len(chain.links) == expected:  # nothing was wrong so far
+                        chain.add(link)
                 elif link.name != name:
                     raise BrokenChain(f"it is {link.name}")
             except BrokenChain as why:

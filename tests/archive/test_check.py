@@ -133,6 +133,14 @@ def test_no_file_can_be_taken_away(small: Memory, ending: str, nth: int, kind: s
     refused(Memory(archive.objects.held), records(Archive(small).log()))  # type: ignore[attr-defined]
 
 
+def test_one_manifest_that_is_wrong_does_not_make_the_others_so(tmp_path: Path) -> None:
+    _, archive = archived(tmp_path)
+    name = files(archive, ("0000000001.json",))[0]
+    tampering(archive, name, lambda data: data[:-2])
+    found = check(archive).findings
+    assert [(f.kind, f.file) for f in found if f.kind != "missing"] == [("changed", name)] and len(found) <= 2
+
+
 def test_a_file_that_belongs_to_nothing_is_named(small: Memory) -> None:
     archive = Archive(Memory(small.held | {"log/t/i-d_9/0/notes.txt": b"hello", "backups/x/y.json": b"others'"}))
     assert [(f.kind, f.file) for f in check(archive).findings] == [("unknown", "log/t/i-d_9/0/notes.txt")]
