@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint crash stories history bank bench lock clean
+.PHONY: help setup demo test test-long lint crash stories history bank bench bench-archive lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -50,6 +50,9 @@ bank: setup ## money moved by killed writers, and every query finds all of it
 
 bench: setup ## rows/s as ratios of a raw consumer, freshness, memory
 	$(BIN)/python -m bench
+
+bench-archive: setup ## archiving, reading back and checking 1 M rows, as ratios of a raw consumer
+	$(BIN)/python -m bench.archive
 
 lock: setup ## pin the newest allowed dependencies: names, versions, hashes
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \

@@ -112,7 +112,7 @@ FIGURES: dict[str, Callable[[mg.Log, str, int], int]] = {
 }
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """The most memory that this process ever had. getrusage() would count that of the one before exec too."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     [kib] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
@@ -126,7 +126,7 @@ def main() -> None:
         started, cpu = time.monotonic(), time.process_time()
         count = FIGURES[figure](log, table, rows)
         seconds = time.monotonic() - started
-        peak = _peak_mib()
+        peak = peak_mib()
         cpu_s = time.process_time() - cpu
     print(json.dumps({"rows": count, "seconds": seconds, "cpu_s": cpu_s, "peak_mib": peak}))
 

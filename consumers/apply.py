@@ -18,25 +18,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import duckdb
 
-from ..schemas.errors import LogUnavailable, RegistryUnavailable, StoreFailed, TableStopped
+from ..schemas.errors import StoreFailed, TableStopped
 from ..schemas.position import Position, TopicPartition
 from .batch import Batch
 from .checks import Stored
 from .collect import Collector, MustStop
 from .follow import Follow, Start
-from .log import Log, Problem, Reader
+from .log import Log, Poll, Problem, Reader
+from .patience import Patience
 from .progress import Progress
 from .reads import one_line
 from .store import Store
-
-T = TypeVar("T")
 
 _log = logging.getLogger("merganser.apply")
 
@@ -91,6 +89,7 @@ class Applier:
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="merganser-look")
         self._commit: Future[None] | None = None
         self._stopping = threading.Event()
+        self._patiently = Patience(self._stopping, progress.waiting_for, _log).ask
         self._thread = threading.Thread(target=self._run, name="merganser-apply", daemon=True)
         self._failures = 0
         self._split = False
@@ -137,7 +136,7 @@ class Applier:
 
     def turn(self) -> None:
         """Poll once, and do what became due."""
-        poll = self._reader.poll(self._limits.poll_records, self._wait_s(), self._limits.linger_ms / 1000)
+        poll = self._patiently(self._poll)
         stopped = self._collector.add(poll)
         if self._many_undecoded():
             self._patiently(self._collector.decode)
@@ -150,6 +149,9 @@ class Applier:
         if self._due():
             self._hand_over()
         self._housekeeping()
+
+    def _poll(self) -> Poll:
+        return self._reader.poll(self._limits.poll_records, self._wait_s(), self._limits.linger_ms / 1000)
 
     def _many_undecoded(self) -> bool:
         waiting, limits = self._collector, self._limits
@@ -329,7 +331,7 @@ class Applier:
             return
         unclosed = waiting.unclosed()
         if unclosed:
-            waiting.close(unclosed, self._patiently(lambda: self._log.ends(self._collector.owned)))
+            waiting.close(unclosed, self._patiently(lambda: self._log.horizon(self._collector.owned)))
         if waiting.torn(self._collector.position):
             self.flush()  # what was read and not decided on may be what they wait for
         stopped = waiting.overfull(self._store.limits.pending_bytes) or waiting.torn(self._collector.position)
@@ -398,23 +400,6 @@ class Applier:
         self._hold({tp: s for tp, s in held.items() if tp in keep})
 
     # -- odds and ends -----------------------------------------------------------------------
-
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask the log or the registry until it answers; readers see meanwhile what is waited for."""
-        pause_s = 0.1
-        try:
-            while True:
-                try:
-                    return ask()
-                except (LogUnavailable, RegistryUnavailable) as away:
-                    _log.warning("%s; trying again", away)
-                    self._progress.waiting_for(str(away))
-                    if self._stopping.wait(pause_s):
-                        raise
-                    pause_s = min(2.0, pause_s * 2)
-        finally:
-            if pause_s > 0.1:
-                self._progress.waiting_for(None)
 
     def _note_caught_up(self) -> None:
         """On compacted topics: write down that nothing was missed so far (FAILURES 35)."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from ..schemas.headers import Headers, ours
 
-_MILLISECONDS = itemgetter(1)
+_KIND, _MILLISECONDS = itemgetter(0), itemgetter(1)
 
 
 class Record(Protocol):
@@ -50,6 +50,9 @@ class Chunk:
 
     __slots__ = ("_spans", "epochs", "headers", "keys", "offsets", "partitions", "times_ms", "values")
 
+    #: The lists, which have one entry for each record.
+    facts: ClassVar[tuple[str, ...]] = ("partitions", "offsets", "keys", "values", "times_ms")
+
     def __init__(self) -> None:
         self.partitions: list[int] = []
         self.offsets: list[int] = []
@@ -77,22 +80,26 @@ class Chunk:
         self.epochs |= {partition: record.leader_epoch() for partition, record in last.items()}
         self._spans = None
 
-    def append(self, other: Chunk) -> None:
+    def append(self, other: Self) -> None:
         """Add the records of *other*."""
         start = len(self)
         self.headers |= {start + i: found for i, found in other.headers.items()}
-        for fact in _FACTS:
+        for fact in self.facts:
             getattr(self, fact).extend(getattr(other, fact))
         self.epochs |= other.epochs
+        self._spans = None
+
+    def changed(self) -> None:
+        """Whoever adds to the lists by hand says so."""
         self._spans = None
 
     def __len__(self) -> int:
         return len(self.partitions)
 
-    def take(self, indices: Sequence[int]) -> Chunk:
+    def take(self, indices: Sequence[int]) -> Self:
         """The records at *indices*."""
-        taken = Chunk()
-        for fact in _FACTS:
+        taken = type(self)()
+        for fact in self.facts:
             mine = getattr(self, fact)
             setattr(taken, fact, [mine[i] for i in indices])
         taken.epochs = self.epochs
@@ -118,7 +125,33 @@ class Chunk:
         return self._spans
 
 
-_FACTS = ("partitions", "offsets", "keys", "values", "times_ms")
+class WholeChunk(Chunk):
+    """A chunk that keeps all that a record carries, for who copies it: *kinds* of timestamps (Kafka's: 0 none,
+    1 the producer's, 2 the log's), *record_epochs*, and *all_headers*, whoever they are for."""
+
+    __slots__ = ("all_headers", "kinds", "record_epochs")
+
+    facts: ClassVar[tuple[str, ...]] = (*Chunk.facts, "kinds", "record_epochs", "all_headers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: list[int] = []
+        self.record_epochs: list[int | None] = []
+        self.all_headers: list[Headers | None] = []
+
+    def extend(self, records: Sequence[Record]) -> None:
+        super().extend(records)
+        kind = type(records[0])
+        self.kinds += map(_KIND, map(kind.timestamp, records))
+        self.record_epochs += map(kind.leader_epoch, records)
+        self.all_headers += map(kind.headers, records)
+
+    def add_run(self, other: WholeChunk, first: int, stop: int) -> None:
+        """Add the records of *other* from index *first* up to *stop*. Our own headers by record are left out:
+        who copies takes *all_headers*."""
+        for fact in self.facts:
+            getattr(self, fact).extend(getattr(other, fact)[first:stop])
+        self._spans = None
 
 
 def _spans(partitions: Sequence[int]) -> dict[int, Span]:

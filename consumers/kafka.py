@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from ..schemas.position import Position, TopicPartition
-from .chunk import Record
+from .chunk import Chunk, Record
 from .log import End, Ownership, Poll, Problem
 
 _log = logging.getLogger(__name__)
@@ -66,10 +66,11 @@ def reader_config(client: Mapping[str, Any], group: str) -> dict[str, Any]:
 class KafkaReader:
     """A Reader of one Kafka cluster."""
 
-    def __init__(self, client: Mapping[str, Any], group: str) -> None:
+    def __init__(self, client: Mapping[str, Any], group: str, kind: type[Chunk] = Chunk) -> None:
         self._config = reader_config(client, group)
         self._consumer = Consumer(self._config)
         self._ownership: Ownership | None = None
+        self._kind = kind
         self._gathered = Poll()
         self._paused: set[TopicPartition] = set()
         self._topics: set[str] = set()  # ever read: records of dropped ones may still come
@@ -104,7 +105,7 @@ class KafkaReader:
         self._paused = wanted
 
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
-        poll = self._gathered = Poll()
+        poll = self._gathered = Poll.of(self._kind)
         # consume() waits until it is full or the time is over, so wait for the first record alone.
         asked = 1
         messages = self._consumer.consume(asked, timeout_s)

@@ -48,6 +48,11 @@ class Poll:
     ends: list[End] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, kind: type[Chunk]) -> Poll:
+        """An empty poll whose chunks are of *kind*."""
+        return cls(defaultdict(kind))
+
     def add(self, records: Sequence[Record], only: str | None = None) -> None:
         """Take *records* in. If they can only be of one topic, they are not asked."""
         if only is not None:
@@ -155,4 +160,11 @@ class Log(Protocol):
         """What the cluster says of each topic; one that does not exist is absent."""
         ...
 
-    def reader(self, group: str) -> Reader: ...
+    def horizon(self, partitions: Collection[TopicPartition]) -> Position:
+        """Offsets that every record lies below which was in the log when the call began, also those that this
+        log does not show (yet): what is not found below them will never come."""
+        ...
+
+    def reader(self, group: str, kind: type[Chunk] | None = None) -> Reader:
+        """A new reader, which brings chunks of *kind* (None: plain ones)."""
+        ...

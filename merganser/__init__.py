@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .consumers.dbfile import Limits
     from .consumers.reads import Result
     from .consumers.replica import Replica
+    from .pipeline.archive.archive import Archive
     from .pipeline.log import Log, connect
     from .producers.options import ProducerOptions
     from .producers.producer import Producer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Archive",
     "BatchLimits",
     "Limits",
     "Log",
@@ -59,6 +61,7 @@ _MODULES = {
     "Transaction": "producers.transaction",
     "Write": "producers.write",
     "Replica": "consumers.replica",
+    "Archive": "pipeline.archive.archive",
     "Limits": "consumers.dbfile",
     "BatchLimits": "consumers.apply",
     "Result": "consumers.reads",

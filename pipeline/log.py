@@ -24,6 +24,7 @@ from ..schemas.table import AvroSchema, KeyEncoding, SchemaVersion, Table
 from . import tables
 
 if TYPE_CHECKING:
+    from ..consumers.chunk import Chunk
     from ..consumers.log import Reader
 
 
@@ -144,6 +145,11 @@ class Log:
         """
         return self._cluster.ends(partitions, timeout_s)
 
+    def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
+        """The first offset of each of *partitions* with a timestamp of *time_ms* or later, by the log's own
+        timestamps; the end, if there is none."""
+        return self._cluster.at_time(partitions, time_ms)
+
     def open_transactions(
         self, partitions: Collection[TopicPartition], timeout_s: float = 5.0
     ) -> list[OpenTransaction]:
@@ -158,11 +164,16 @@ class Log:
         """What the cluster says of each topic; one that does not exist is absent."""
         return self._cluster.describe(topics)
 
-    def reader(self, group: str) -> Reader:
+    def horizon(self, partitions: Collection[TopicPartition]) -> Position:
+        """As :meth:`ends`: this log shows all that there is."""
+        return self._cluster.ends(partitions)
+
+    def reader(self, group: str, kind: type[Chunk] | None = None) -> Reader:
+        from ..consumers.chunk import Chunk as PlainChunk
         from ..consumers.kafka import KafkaReader
 
         self._process.check()
-        return KafkaReader(self._config, group)
+        return KafkaReader(self._config, group, kind or PlainChunk)
 
     # -- writing -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── UsageError                  the caller is wrong (exit 2)
     │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
     │   ├── IncompatibleSchema  TableExists
-    │   ├── InvalidRow
+    │   ├── InvalidRow  BadKeyFile
     │   ├── BadInput  LoadedOtherwise
     │   └── TransactionTooLarge
     ├── BadLine                     a line of an input is no row
@@ -28,6 +28,9 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── StoreError                  the replica's file
     │   ├── StoreLocked  StoreFormat  WrongCluster  StoreFull  StoreFailed
     │   └── AuditFailed             an account that does not add up
+    ├── ArchiveError                the archive's files, in an object store
+    │   ├── ArchiveUnavailable  ArchiveDamaged  WrongArchive
+    │   └── WrongKey
     ├── DemoFailed                  the demo could not go on, or a comparison did not hold
     └── ReadError
         └── NotFreshEnough          a bounded wait for freshness ended
@@ -179,6 +182,18 @@ class BadQuery(UsageError):
 
     def what(self) -> str:
         return self.why
+
+
+@dataclass(eq=False)
+class BadKeyFile(UsageError):
+    """A file that holds no encryption key."""
+
+    path: str
+    why: str
+    hint: str = "`openssl rand -hex 32 > FILE` makes one; without it nobody can read what it encrypted"
+
+    def what(self) -> str:
+        return f"key file {self.path}: {self.why}"
 
 
 @dataclass(eq=False)
@@ -367,7 +382,7 @@ class TableStopped(MerganserError):
 class RetentionLost(TableStopped):
     """The log no longer holds the next record that the store needs."""
 
-    hint: str = "rebuild the replica from a snapshot or the archive; raise retention.ms of the topic"
+    hint: str = "fill it from the archive (--archive), or rebuild it; raise retention.ms of the topic"
 
 
 @dataclass(eq=False)
@@ -409,7 +424,7 @@ class TombstonesLost(TableStopped):
 class PartialStart(TableStopped):
     """A new replica would start above offset 0: part of the table is no longer in the log."""
 
-    hint: str = "start from a snapshot or the archive, or say --accept-partial (accept_partial=True)"
+    hint: str = "start from the archive (--archive), or say --accept-partial (accept_partial=True)"
 
 
 @dataclass(eq=False)
@@ -512,6 +527,62 @@ class AuditFailed(StoreError):
 
     def what(self) -> str:
         return f"the account of store {self.path} is off: {self.why}"
+
+
+# -- the archive -----------------------------------------------------------------------------
+
+
+class ArchiveError(MerganserError):
+    """The archive: its files, or the object store that holds them."""
+
+
+@dataclass(eq=False)
+class ArchiveUnavailable(ArchiveError):
+    """The object store did not do what was asked of it."""
+
+    url: str
+    why: str
+    hint: str = "check the URL, credentials (AWS_* and the like) and room; what is published stays whole"
+
+    def what(self) -> str:
+        return f"archive {self.url}: {self.why}"
+
+
+@dataclass(eq=False)
+class ArchiveDamaged(ArchiveError):
+    """A file of the archive is missing, changed, or not where it belongs. Nothing of it was taken."""
+
+    url: str
+    file: str
+    why: str
+    hint: str = "`merganser archive check` lists all that is wrong; put the file back from a copy of the archive"
+
+    def what(self) -> str:
+        return f"archive {self.url} is damaged: {self.file}: {self.why}"
+
+
+@dataclass(eq=False)
+class WrongArchive(ArchiveError):
+    """The archive is of another cluster, or another format, or says otherwise than the registry."""
+
+    url: str
+    why: str
+    hint: str = "one archive holds the topics of one cluster: use another URL for another one"
+
+    def what(self) -> str:
+        return f"archive {self.url}: {self.why}"
+
+
+@dataclass(eq=False)
+class WrongKey(ArchiveError):
+    """What is encrypted cannot be read with the key given, or without one."""
+
+    file: str
+    why: str
+    hint: str = "--key-file (or MERGANSER_KEY_FILE) names the file with the key that it was written with"
+
+    def what(self) -> str:
+        return f"{self.file}: {self.why}"
 
 
 # -- the demo --------------------------------------------------------------------------------

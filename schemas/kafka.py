@@ -211,6 +211,13 @@ class Cluster:
         """The first offset that each partition still holds."""
         return self._offsets(partitions, _EARLIEST)
 
+    def at_time(self, partitions: Iterable[TopicPartition], time_ms: int) -> Position:
+        """The first offset of each partition with a timestamp of *time_ms* or later; the end, if there is none."""
+        wanted = list(partitions)
+        ends = self.ends(wanted)  # first: what is written meanwhile lies beyond, whatever its time
+        found = self._offsets(ends, OffsetSpec.for_timestamp(time_ms), none_is=ends)
+        return Position({tp: min(offset, ends[tp]) for tp, offset in found.items()})
+
     def create_topic(self, name: str, partitions: int, settings: Mapping[str, str]) -> bool:
         """Make a topic with min(3, brokers) replicas; False if it is there already.
 
@@ -283,6 +290,7 @@ class Cluster:
         spec: OffsetSpec,
         timeout_s: float | None = None,
         level: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+        none_is: Position | None = None,
     ) -> Position:
         self._serve_logs()
         deadline = Deadline(self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s))
@@ -290,7 +298,7 @@ class Cluster:
         patience_s = max(0.1, min(_FIRST_TRY_S, deadline.left_s))
         while request:
             try:
-                return self._offsets_once(request, patience_s, level)
+                return self._offsets_once(request, patience_s, level, none_is)
             except LogUnavailable as error:
                 held_back = code(error.__cause__) == KafkaError._TIMED_OUT and patience_s == _FIRST_TRY_S
                 patience_s = max(0.1, deadline.left_s)
@@ -305,13 +313,21 @@ class Cluster:
             time.sleep(min(0.05, deadline.left_s))  # just made, or between two leaders
         return Position()
 
-    def _offsets_once(self, request: dict[KafkaPartition, Any], patience_s: float, level: IsolationLevel) -> Position:
+    def _offsets_once(
+        self,
+        request: dict[KafkaPartition, Any],
+        patience_s: float,
+        level: IsolationLevel,
+        none_is: Position | None = None,
+    ) -> Position:
         deadline = Deadline(patience_s)
         asked = self._admin.list_offsets(request, isolation_level=level, request_timeout=patience_s)
         found = {tp: self._answer(future, deadline) for tp, future in asked.items()}
         offsets = {
             TopicPartition(tp.topic, tp.partition): answer.offset for tp, answer in found.items() if answer is not None
         }
+        if none_is is not None:  # where -1 is an answer: no record is that late
+            return Position({tp: offset if offset >= 0 else none_is[tp] for tp, offset in offsets.items()})
         if any(offset < 0 for offset in offsets.values()):
             # A request that a broker did not answer in time can come back so, without an error.
             unanswered = KafkaException(KafkaError(KafkaError.OFFSET_NOT_AVAILABLE, "no answer"))

@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ...schemas.errors import MerganserError, UsageError
-from . import audit, broker, demo, loading, query, replica, rows, status, tables, tx
+from . import archive, audit, broker, demo, loading, query, replica, rows, status, tables, tx
 from .options import option
 from .output import emit, say
 
@@ -32,6 +32,7 @@ app.add_typer(tables.app, name="table")
 rows.register(app)
 loading.register(app)
 app.add_typer(replica.app, name="replica")
+app.add_typer(archive.app, name="archive")
 query.register(app)
 status.register(app)
 audit.register(app)

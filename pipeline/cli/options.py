@@ -49,6 +49,12 @@ Timeout = Annotated[float, option("--timeout", "Seconds to wait for Kafka.", min
 AsJson = Annotated[bool, option("--json", "JSON instead of text.")]
 Store = Annotated[Path, option("--store", "The replica's DuckDB file.", dir_okay=False)]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", autocompletion=complete_tables)]
+ArchiveUrl = Annotated[
+    str | None, option("--archive", "An archive: a folder, s3://bucket/prefix, or what else obstore knows.")
+]
+KeyFile = Annotated[
+    Path | None, option("--key-file", "File with the key of an encrypted archive (64 hex digits).", dir_okay=False)
+]
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
 
 KeyFormat = Literal["avro", "string", "int", "long"]

@@ -7,18 +7,20 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 
 import typer
 
-from ...schemas.errors import LogUnavailable, MerganserError
+from ...schemas.errors import LogUnavailable, MerganserError, TableStopped
 from ...schemas.position import Position
 from .options import (
     DEFAULT_TIMEOUT_S,
+    ArchiveUrl,
     AsJson,
+    KeyFile,
     RegistryUrl,
     Servers,
     Store,
@@ -32,7 +34,6 @@ from .output import emit, emit_json, say
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from ...consumers.replica import Replica
     from ..log import Log
 
 app = typer.Typer(help="Replicas: tables of the log, kept in a DuckDB file.")
@@ -61,6 +62,8 @@ def run(
     accept_partial: AcceptPartial = False,
     until_end: UntilEnd = False,
     every: Every = None,
+    archive: ArchiveUrl = None,
+    key_file: KeyFile = None,
     bootstrap_servers: Servers = None,
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
@@ -68,41 +71,62 @@ def run(
 ) -> None:
     """Follow tables until Ctrl-C or SIGTERM. What is applied is exact, whenever the process ends.
 
-    Ends with exit 1 if none of the tables can go on. While it runs, no other process can read FILE.
+    With --archive, rows that the log no longer has come from there. Ends with exit 1 if none of the tables can go on.
+    While it runs, no other process can read FILE.
     """
     from ...consumers.replica import Replica
     from ...schemas.errors import UsageError
+    from ..archive.archive import open_archive
 
     if split and until_end:
         raise UsageError("a member of a split group has no end: its partitions come and go")
+    if split and archive is not None:
+        raise UsageError("a member of a split group is not filled from an archive: leave --archive or --split out")
     screen: Screen = JsonLines() if json else StatusLine() if sys.stdout.isatty() else PlainLines()
-    with _until_stopped(), open_log(bootstrap_servers, registry, timeout) as log:
+    with until_stopped(), open_log(bootstrap_servers, registry, timeout) as log:
         names = comma_separated(tables)
-        with Replica(store, log, group, names, split=split, accept_partial=accept_partial) as replica:
-            with screen, _warnings(screen):
-                _watch(replica, log, screen, every, log.ends(replica.position) if until_end else None)
+        source = log if archive is None else open_archive(archive, key_file).under(log)
+        with Replica(store, source, group, names, split=split, accept_partial=accept_partial) as replica:
+            with screen, warnings(screen):
+                watch(replica, log, screen, every, log.ends(replica.position) if until_end else None)
 
 
-def _watch(replica: Replica, log: Log, screen: Screen, every_s: float | None, end: Position | None) -> None:
+class Follower(Protocol):
+    """What can be watched: a replica, an archiver."""
+
+    @property
+    def position(self) -> Position: ...
+    @property
+    def error(self) -> BaseException | None: ...
+    @property
+    def stopped(self) -> Mapping[str, TableStopped]: ...
+    @property
+    def waiting_for(self) -> str | None: ...
+
+
+def watch(
+    replica: Follower, log: Log, screen: Screen, every_s: float | None, end: Position | None, done: str = "applied"
+) -> None:
     """Show how far the replica is until a signal comes, or it is at *end*; what ends the apply loop is raised."""
-    looks = Looks(replica, log)
+    looks = Looks(replica, log, done)
     try:
         while True:
             screen.show(looks.look())
             if replica.error is not None:
-                raise _as_ours(replica.error)
+                raise as_ours(replica.error)
             stopped = replica.stopped
             if end is not None and all(tp.topic in stopped for tp in replica.position.behind(end)):
                 if stopped:
                     raise next(iter(stopped.values()))
+                screen.show(looks.look())  # the last line tells the end
                 return
             time.sleep(every_s or screen.every_s)
-    except _Stop:
+    except Stop:
         screen.warn(f"stopping at {replica.position}")
         raise
 
 
-def _as_ours(error: BaseException) -> MerganserError:
+def as_ours(error: BaseException) -> MerganserError:
     if isinstance(error, MerganserError):
         return error
     failed = MerganserError(f"the apply loop ended: {error!r}")
@@ -112,23 +136,23 @@ def _as_ours(error: BaseException) -> MerganserError:
 
 
 @contextmanager
-def _until_stopped() -> Iterator[None]:
+def until_stopped() -> Iterator[None]:
     """SIGINT and SIGTERM end the block as if it were done."""
 
     def stop(number: int, frame: object) -> NoReturn:
-        raise _Stop
+        raise Stop
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except _Stop:
+    except Stop:
         pass
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-class _Stop(BaseException):
+class Stop(BaseException):
     """A signal asked for the end. No Exception: nothing on the way may take it for a failure."""
 
 
@@ -137,7 +161,8 @@ class _Stop(BaseException):
 
 @dataclass(frozen=True)
 class Status:
-    """A replica at one moment. *lag* is None while the log does not answer."""
+    """A replica at one moment. *lag* is None while the log does not answer. *done* is what it has done with
+    the offsets below its position."""
 
     position: Position
     applied: int
@@ -145,11 +170,12 @@ class Status:
     rate: float
     stopped: dict[str, str] = field(default_factory=dict)
     waiting_for: str | None = None
+    done: str = "applied"
 
     def fields(self) -> dict[str, Any]:
         return {
             "position": str(self.position),
-            "applied": self.applied,
+            self.done: self.applied,
             "lag": self.lag,
             "rate": round(self.rate, 1),
             "stopped": self.stopped,
@@ -158,7 +184,7 @@ class Status:
 
     def line(self) -> str:
         lag = "lag unknown" if self.lag is None else f"lag {self.lag:,}"
-        parts = [f"{self.applied:,} applied", lag, f"{self.rate:,.0f}/s"]
+        parts = [f"{self.applied:,} {self.done}", lag, f"{self.rate:,.0f}/s"]
         parts += [f"{table} stopped" for table in self.stopped]
         if self.waiting_for:
             parts.append(f"waiting: {self.waiting_for}")
@@ -170,8 +196,8 @@ class Looks:
 
     window_s = 3.0
 
-    def __init__(self, replica: Replica, log: Log) -> None:
-        self._replica, self._log = replica, log
+    def __init__(self, replica: Follower, log: Log, done: str = "applied") -> None:
+        self._replica, self._log, self._done = replica, log, done
         self._lately: deque[tuple[float, int]] = deque()
 
     def look(self) -> Status:
@@ -182,7 +208,7 @@ class Looks:
             lag = None
         applied = sum(position.values())
         stopped = {table: why.why for table, why in replica.stopped.items()}
-        return Status(position, applied, lag, self._rate(applied), stopped, replica.waiting_for)
+        return Status(position, applied, lag, self._rate(applied), stopped, replica.waiting_for, self._done)
 
     def _rate(self, applied: int) -> float:
         now_s = time.monotonic()
@@ -281,10 +307,10 @@ class StatusLine:
 
 
 @contextmanager
-def _warnings(screen: Screen) -> Iterator[None]:
-    """Show what the apply loop warns of. Errors are shown as states, or end the command."""
+def warnings(screen: Screen, of: str = "merganser.apply") -> Iterator[None]:
+    """Show what the loop warns of. Errors are shown as states, or end the command."""
     handler = _ToScreen(screen)
-    logger = logging.getLogger("merganser.apply")
+    logger = logging.getLogger(of)
     logger.addHandler(handler)
     try:
         yield

@@ -1,74 +1,24 @@
-"""One contract for every Reader (consumers/log.py): the scripted log's and Kafka's."""
+"""One contract for every Reader (consumers/log.py): the scripted log's, Kafka's, the archive's, and of both."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer as KafkaProducer
+from log_scripts import Script, at
+from log_scripts import script as made
 
-import merganser as mg
 from merganser.consumers.log import Reader
 from merganser.schemas.position import Position, TopicPartition
-from merganser.schemas.table import SchemaVersion, Table
-from support.fakelog import FakeLog
 from support.waiting import wait_for
 
-PARTITIONS = 2
-SCHEMA = {"type": "record", "name": "r", "fields": [{"name": "a", "type": "int"}]}
 
-
-class Script:
-    """Writes the same history to either log: records, then an aborted transaction, then records."""
-
-    def __init__(self, log: Any, topic: str, write: Callable[[int, list[bytes], bool], None]) -> None:
-        self.log, self.topic, self.write = log, topic, write
-
-    def partition(self, number: int) -> TopicPartition:
-        return TopicPartition(self.topic, number)
-
-
-def _fake() -> Script:
-    log = FakeLog(seed=1)
-    schema = SchemaVersion("t-value", 1, 1, SCHEMA)
-    log.add(Table("t", "id", PARTITIONS, (schema,)))
-
-    def write(partition: int, values: list[bytes], commit: bool) -> None:
-        for value in values:
-            log.put("t", partition, None, value) if commit else log.gap("t", partition)
-        log.gap("t", partition)  # the control record
-
-    return Script(log, "t", write)
-
-
-def _kafka(servers: str) -> Script:
-    log = mg.connect(servers)
-    topic = f"contract-{uuid.uuid4().hex[:8]}"
-    log.create_table(
-        topic, schema={"type": "record", "name": "r", "fields": [{"name": "a", "type": "int"}]}, partitions=PARTITIONS
-    )
-    producer = KafkaProducer({"bootstrap.servers": servers, "transactional.id": topic, "log_level": 0})
-    producer.init_transactions(30)
-
-    def write(partition: int, values: list[bytes], commit: bool) -> None:
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(topic, value, partition=partition)
-        producer.flush(30)
-        producer.commit_transaction(30) if commit else producer.abort_transaction(30)
-
-    return Script(log, topic, write)
-
-
-@pytest.fixture(params=["fake", "kafka"])
-def script(request: pytest.FixtureRequest) -> Iterator[Script]:
-    made = _fake() if request.param == "fake" else _kafka(request.getfixturevalue("broker"))
-    yield made
-    if request.param == "kafka":
-        made.log.close()
+@pytest.fixture(params=["fake", "kafka", "archive", "bridged"])
+def script(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Script]:
+    with made(request.param, lambda: request.getfixturevalue("broker"), tmp_path) as script:
+        yield script
 
 
 @dataclass
@@ -101,7 +51,7 @@ def test_a_partition_comes_in_order_each_record_once_and_committed_ones_only(scr
     script.write(1, [b"x"], True)
     script.write(0, [b"lost"] * 3, False)
     script.write(0, [b"c"], True)
-    zero, one = script.partition(0), script.partition(1)
+    zero, one = at(script, 0), at(script, 1)
     reader = script.log.reader("contract")
     reader.assign(Position({zero: 0, one: 0}))
     of = read_to(reader, script.log.ends([zero, one])).records
@@ -113,7 +63,7 @@ def test_a_partition_comes_in_order_each_record_once_and_committed_ones_only(scr
 def test_a_paused_partition_waits_and_loses_nothing(script: Script) -> None:
     script.write(0, [b"a", b"b", b"c"], True)
     script.write(1, [b"x", b"y"], True)
-    zero, one = script.partition(0), script.partition(1)
+    zero, one = at(script, 0), at(script, 1)
     reader = script.log.reader("contract")
     reader.assign(Position({zero: 0, one: 0}))
     reader.pause([zero])
@@ -131,7 +81,7 @@ def test_a_paused_partition_waits_and_loses_nothing(script: Script) -> None:
 def test_a_tail_without_records_still_ends_where_the_log_does(script: Script) -> None:
     script.write(0, [b"a"], True)
     script.write(0, [b"lost"] * 4, False)
-    zero = script.partition(0)
+    zero = at(script, 0)
     reader = script.log.reader("contract")
     reader.assign(Position({zero: 0}))
     told = read_to(reader, script.log.ends([zero]))
@@ -142,7 +92,7 @@ def test_a_tail_without_records_still_ends_where_the_log_does(script: Script) ->
 def test_reading_begins_where_it_was_assigned_and_stops_where_it_was_dropped(script: Script) -> None:
     script.write(0, [b"a", b"b", b"c"], True)
     script.write(1, [b"x"], True)
-    zero, one = script.partition(0), script.partition(1)
+    zero, one = at(script, 0), at(script, 1)
     reader = script.log.reader("contract")
     reader.assign(Position({zero: 2, one: 0}))
     reader.drop([one])
@@ -153,11 +103,8 @@ def test_reading_begins_where_it_was_assigned_and_stops_where_it_was_dropped(scr
 
 def test_what_is_no_longer_there_is_a_problem_and_not_a_jump(script: Script) -> None:
     script.write(0, [b"a", b"b", b"c"], True)
-    zero = script.partition(0)
-    if isinstance(script.log, FakeLog):
-        script.log.trim("t", 0, 2)
-    else:
-        _delete_records(script.log.bootstrap_servers, script.topic, 2)
+    zero = at(script, 0)
+    script.trim(0, 2)
     reader = script.log.reader("contract")
     reader.assign(Position({zero: 0}))
     told = read_to(reader, Position({zero: 10**9}))
@@ -165,18 +112,9 @@ def test_what_is_no_longer_there_is_a_problem_and_not_a_jump(script: Script) -> 
     reader.close()
 
 
-def _delete_records(servers: str, topic: str, before: int) -> None:
-    from confluent_kafka import TopicPartition as KafkaPartition
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient({"bootstrap.servers": servers})
-    for future in admin.delete_records([KafkaPartition(topic, 0, before)]).values():
-        future.result(30)
-
-
 def test_a_poll_takes_what_is_there_without_waiting_for_more(script: Script) -> None:
     script.write(0, [b"%d" % n for n in range(1500)], True)
-    zero = script.partition(0)
+    zero = at(script, 0)
     reader = script.log.reader("contract")
     reader.assign(Position({zero: 0}))
     sizes: list[int] = []

@@ -7,9 +7,10 @@ For thousands of recovery stories; never instead of the real broker. It keeps th
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from merganser.consumers.chunk import Chunk
 from merganser.consumers.log import End, Ownership, Poll, Problem
 from merganser.schemas.errors import RegistryUnavailable, UnknownTable
 from merganser.schemas.hanging import OpenTransaction
@@ -68,6 +69,7 @@ class FakeLog:
         self.registered: dict[str, list[SchemaVersion]] = {}
         self.registry_fails = 0
         self.reported = Position()
+        self.settings = {"cleanup.policy": "delete", "delete.retention.ms": "86400000"}
 
     # -- writing the script ------------------------------------------------------------------
 
@@ -122,6 +124,13 @@ class FakeLog:
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
         return Position({tp: len(self.partitions[tp]) for tp in partitions})
 
+    def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
+        found = {
+            tp: [n for n, r in enumerate(self.partitions[tp]) if r is not None and r.time_ms >= time_ms]
+            for tp in partitions
+        }
+        return Position({tp: late[0] if late else len(self.partitions[tp]) for tp, late in found.items()})
+
     def open_transactions(self, partitions: Collection[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
         return []
 
@@ -130,19 +139,22 @@ class FakeLog:
         return {name: TopicId(t.topic_id, t.partitions) for name, t in found.items()}
 
     def describe(self, topics: Collection[str]) -> dict[str, TopicFacts]:
-        settings: Mapping[str, str] = {}
         found = {name: self.tables[name] for name in topics if name in self.tables}
-        return {name: TopicFacts(name, t.topic_id, t.partitions, settings) for name, t in found.items()}
+        return {name: TopicFacts(name, t.topic_id, t.partitions, dict(self.settings)) for name, t in found.items()}
 
-    def reader(self, group: str) -> FakeReader:
-        return FakeReader(self)
+    def horizon(self, partitions: Collection[TopicPartition]) -> Position:
+        return self.ends(partitions)
+
+    def reader(self, group: str, kind: type[Chunk] | None = None) -> FakeReader:
+        return FakeReader(self, kind or Chunk)
 
 
 class FakeReader:
     """Gives random runs of random partitions, each partition in order."""
 
-    def __init__(self, log: FakeLog) -> None:
+    def __init__(self, log: FakeLog, kind: type[Chunk] = Chunk) -> None:
         self._log = log
+        self._kind = kind
         self._next: dict[TopicPartition, int] = {}
         self._ended: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
@@ -163,7 +175,7 @@ class FakeReader:
         self.paused = set(partitions)
 
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
-        poll, room = Poll(), max_records
+        poll, room = Poll.of(self._kind), max_records
         order = sorted(self._next.keys() - self.paused)
         self._log.random.shuffle(order)
         for tp in order:

@@ -1,0 +1,282 @@
+"""The chain of manifests of one partition: which offsets the archive covers, and in which files. Pure.
+
+Invariants (FAILURES 31)
+- Each manifest begins where the one before ended, carries that one's hash, and is the only one of its number:
+  a chain has neither a gap nor an overlap, and nobody can exchange a link.
+- What a chain covers is accounted for: rows in a data file, offsets without a record, or offsets that are
+  said to be *lost*, since the log had dropped them before they were read.
+- A manifest is published by creating the file of the next number. Data files are put before, so what a manifest
+  names is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ...consumers.checks import Seen
+from ...schemas.position import TopicPartition
+from .sealed import BrokenSeal, seal, unseal
+
+FORMAT = 1
+
+_HEX = re.compile(r"[0-9a-f]*")
+
+
+class BrokenChain(ValueError):
+    """A manifest that is not what follows, or that is not itself; ``str`` says why."""
+
+
+def topic_folder(topic: str, topic_id: str) -> str:
+    """``name/id``. Clients spell Kafka's topic ids in base64 with ``/`` and ``+``; Kafka itself as here."""
+    return f"{topic}/{topic_id.replace('/', '_').replace('+', '-')}"
+
+
+class Place(NamedTuple):
+    """Where one partition of one topic lies in an archive."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+    @property
+    def tp(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
+
+    @property
+    def folder(self) -> str:
+        return f"log/{topic_folder(self.topic, self.topic_id)}/{self.partition}"
+
+    @property
+    def head(self) -> str:
+        """The hint to the newest manifest. It may lag, and then leads to an older one."""
+        return f"{self.folder}/head.json"
+
+    def manifest(self, seq: int) -> str:
+        return f"{self.folder}/{seq:010d}.json"
+
+    def data(self, first: int, next_: int, sha256_hex: str) -> str:
+        return f"{self.folder}/{first}-{next_}-{sha256_hex[:16]}.parquet"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One link: offsets from *first* up to, not including, *next*.
+
+    *rows* records are in the data file *file* (its whole name, ``""`` without records) of *size* bytes with
+    that *sha256*; *raw* is the size of their keys, values and headers. *newest_ms* is the highest timestamp
+    of this and all links before. *versions* are the highest schema versions that may be met. *last_* tell the
+    last record of this and all links before. *lost* offsets were gone from the log before they were read.
+    *key* is the id of the key that the data is encrypted with, if it is, and *salt* its own part of it.
+    """
+
+    topic: str
+    topic_id: str
+    partition: int
+    seq: int
+    first: int
+    next: int
+    rows: int = 0
+    raw: int = 0
+    file: str = ""
+    size: int = 0
+    sha256: str = ""
+    min_ms: int = -1
+    max_ms: int = -1
+    newest_ms: int = -1
+    last_offset: int = -1
+    last_digest: str = ""
+    last_epoch: int = -1
+    versions: Mapping[str, int] = field(default_factory=dict)
+    lost: bool = False
+    key: str = ""
+    salt: str = ""
+    previous: str = ""
+    format: int = FORMAT
+
+    @property
+    def place(self) -> Place:
+        return Place(self.topic, self.topic_id, self.partition)
+
+    @property
+    def name(self) -> str:
+        return self.place.manifest(self.seq)
+
+    @property
+    def last(self) -> Seen | None:
+        """The last record that the chain holds up to here, as a replica remembers it."""
+        if self.last_offset < 0:
+            return None
+        return Seen(
+            self.last_offset, bytes.fromhex(self.last_digest), self.last_epoch if self.last_epoch >= 0 else None
+        )
+
+    def encoded(self) -> bytes:
+        return seal({name: getattr(self, name) for name in _TYPES})
+
+    @cached_property
+    def hash(self) -> str:
+        return sha256(self.encoded()).hexdigest()
+
+
+_TYPES = {f.name: {"str": str, "int": int, "bool": bool}.get(str(f.type), dict) for f in fields(Manifest)}
+
+
+def decode(data: bytes) -> Manifest:
+    """The manifest in *data*; BrokenChain if it is none, or was changed."""
+    try:
+        facts = unseal(data)
+    except BrokenSeal as why:
+        raise BrokenChain(str(why)) from None
+    if facts.get("format") != FORMAT:
+        raise BrokenChain(f"it has format {facts.get('format')!r}, this version reads {FORMAT}")
+    if facts.keys() != _TYPES.keys() or any(type(facts[name]) is not kind for name, kind in _TYPES.items()):
+        raise BrokenChain("it has not the facts of a manifest")
+    made = Manifest(**facts)
+    if why_not := _unsound(made):
+        raise BrokenChain(why_not)
+    made.__dict__["hash"] = sha256(data).hexdigest()  # these very bytes are what it encodes to
+    return made
+
+
+def _unsound(made: Manifest) -> str | None:
+    """What cannot be true of *made*, whatever came before it."""
+    if made.seq < 0 or not 0 <= made.first <= made.next or (made.first == made.next and not made.lost):
+        return f"it covers no offsets: {made.first} to {made.next}"
+    if not 0 <= made.rows <= made.next - made.first or bool(made.rows) != bool(made.file) or (made.lost and made.rows):
+        return f"{made.rows} rows cannot be in {made.next - made.first} offsets of {made.file or 'no file'}"
+    if made.file and made.file != made.place.data(made.first, made.next, made.sha256):
+        return f"its file {made.file} is not named for what it holds"
+    if not (_HEX.fullmatch(made.sha256) and _HEX.fullmatch(made.last_digest) and len(made.last_digest) % 2 == 0):
+        return "its hashes are none"
+    return None
+
+
+def follows(before: Manifest | None, manifest: Manifest) -> None:
+    """BrokenChain unless *manifest* is what may come after *before* (None: it is the first)."""
+    seq = 0 if before is None else before.seq + 1
+    if manifest.seq != seq:
+        raise BrokenChain(f"it is number {manifest.seq}, not {seq}")
+    if manifest.previous != ("" if before is None else before.hash):
+        raise BrokenChain("the manifest before it is not the one that it was made after")
+    if before is None:
+        return
+    if manifest.place != before.place:
+        raise BrokenChain(f"it is of {manifest.place.folder}")
+    if manifest.first != before.next:
+        raise BrokenChain(f"it begins at offset {manifest.first}, the one before ends at {before.next}")
+    if manifest.newest_ms < before.newest_ms or manifest.last_offset < before.last_offset:
+        raise BrokenChain("it knows less than the one before")
+
+
+class Chain:
+    """The manifests of one partition from the first to the newest, each proved against the one before."""
+
+    def __init__(self, place: Place, links: Sequence[Manifest] = ()) -> None:
+        self.place = place
+        self._links: list[Manifest] = []
+        for link in links:
+            self.add(link)
+
+    def add(self, link: Manifest) -> None:
+        """Take the next manifest in; BrokenChain if it is not the next of this chain."""
+        if link.place != self.place:
+            raise BrokenChain(f"it is of {link.place.folder}")
+        follows(self.tip, link)
+        self._links.append(link)
+
+    @property
+    def links(self) -> Sequence[Manifest]:
+        return self._links
+
+    @property
+    def tip(self) -> Manifest | None:
+        return self._links[-1] if self._links else None
+
+    @property
+    def start(self) -> int | None:
+        """The first offset that is covered; None if nothing is."""
+        return self._links[0].first if self._links else None
+
+    @property
+    def end(self) -> int:
+        """The first offset after what is covered."""
+        return self._links[-1].next if self._links else 0
+
+    @property
+    def whole_from(self) -> int:
+        """From here to the end nothing is lost."""
+        return next((link.next for link in reversed(self._links) if link.lost), self.start or 0)
+
+    def at(self, offset: int) -> int:
+        """The index of the first link that covers *offset*, or has to do with what comes from there on;
+        ``len(links)`` if none does."""
+        low, high = 0, len(self._links)
+        while low < high:
+            middle = (low + high) // 2
+            if self._links[middle].next > offset:
+                high = middle
+            else:
+                low = middle + 1
+        while low and self._links[low - 1].first == self._links[low - 1].next == offset:
+            low -= 1  # lost deletes cover no offset
+        return low
+
+    def since(self, time_ms: int) -> int:
+        """The index of the first link with a record of *time_ms* or later; ``len(links)`` if none has."""
+        low, high = 0, len(self._links)
+        while low < high:
+            middle = (low + high) // 2
+            if self._links[middle].newest_ms >= time_ms:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def following(self, made: Manifest) -> Manifest:
+        """*made*, with number, previous hash and running facts of what comes next in this chain."""
+        tip = self.tip
+        made = replace(made, seq=0 if tip is None else tip.seq + 1, previous="" if tip is None else tip.hash)
+        if tip is None:
+            return replace(made, newest_ms=made.max_ms)
+        made = replace(made, newest_ms=max(made.max_ms, tip.newest_ms))
+        if made.last_offset < 0:
+            made = replace(made, last_offset=tip.last_offset, last_digest=tip.last_digest, last_epoch=tip.last_epoch)
+        return made
+
+
+@dataclass(frozen=True)
+class Head:
+    """What ``head.json`` says: the newest manifest that its writer knew of, ``-1`` before the first. *caught_up_ms*
+    is when the archive last stood at the end of the log, by its writer's clock; kept up for compacted topics."""
+
+    seq: int = -1
+    hash: str = ""
+    caught_up_ms: int = -1
+
+    def encoded(self) -> bytes:
+        return seal({"format": FORMAT, **asdict(self)})
+
+
+def decode_head(data: bytes) -> Head:
+    """The head in *data*; BrokenChain if it is none, or was changed."""
+    try:
+        facts: dict[str, Any] = unseal(data)
+    except BrokenSeal as why:
+        raise BrokenChain(str(why)) from None
+    types = {"format": int, "seq": int, "hash": str, "caught_up_ms": int}
+    if facts.keys() != types.keys() or any(type(facts[name]) is not kind for name, kind in types.items()):
+        raise BrokenChain("it has not the facts of a head")
+    return Head(facts["seq"], facts["hash"], facts["caught_up_ms"])
+
+
+def check_head(chain: Chain, head: Head) -> None:
+    """BrokenChain if *head*, read before the chain was, knows what the chain has not."""
+    if head.seq >= len(chain.links):
+        raise BrokenChain(f"it names manifest {head.seq}, and the chain ends with {len(chain.links) - 1}")
+    if head.seq >= 0 and chain.links[head.seq].hash != head.hash:
+        raise BrokenChain(f"it names another manifest {head.seq} than the chain has")

@@ -1,0 +1,169 @@
+"""``merganser archive``: copy the log to an object store, and look the copy over."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...schemas.errors import MerganserError, TableStopped
+from .options import (
+    DEFAULT_TIMEOUT_S,
+    AsJson,
+    KeyFile,
+    RegistryUrl,
+    Servers,
+    Timeout,
+    comma_separated,
+    open_log,
+    option,
+)
+from .output import count, emit, emit_json, emit_table, say
+from .replica import Every, JsonLines, PlainLines, Screen, StatusLine, UntilEnd, until_stopped, warnings, watch
+
+if TYPE_CHECKING:
+    from ..archive.check import Report
+    from ..log import Log
+
+app = typer.Typer(help="The archive: a lossless copy of the log in an object store.")
+
+Url = Annotated[str, option("--archive", "Where: a folder, s3://bucket/prefix, or what else obstore knows.")]
+Tables = Annotated[str, option("--tables", "Tables to archive, comma-separated; `all` is what the log has, or gets.")]
+Group = Annotated[str, option("--group", "Kafka group id under which lag tools see it.")]
+AcceptGap = Annotated[
+    bool, option("--accept-gap", "Where the log has lost records that were not archived: say so in the archive, go on.")
+]
+Roll = Annotated[float, option("--roll", "Seconds until a record is archived, at most.", min=0.1)]
+Quick = Annotated[bool, option("--quick", "Without reading the data files: names and sizes of them only.")]
+Sweep = Annotated[bool, option("--sweep", "Remove what runs have left behind that were killed, or overtaken.")]
+
+
+@app.callback()
+def _group() -> None:
+    """The archive: a lossless copy of the log in an object store."""
+
+
+@app.command()
+def run(
+    archive: Url,
+    tables: Tables = "all",
+    group: Group = "merganser-archive",
+    until_end: UntilEnd = False,
+    roll: Roll = 60.0,
+    accept_gap: AcceptGap = False,
+    every: Every = None,
+    key_file: KeyFile = None,
+    bootstrap_servers: Servers = None,
+    registry: RegistryUrl = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    json: AsJson = False,
+) -> None:
+    """Copy tables to the archive until Ctrl-C or SIGTERM, each record once, however often it is started or killed.
+
+    Several may run at a time. With --key-file new segments are encrypted. Ends with exit 1 if no table can go on.
+    """
+    from ..archive.archive import Archive
+    from ..archive.archiver import Archiver
+    from ..archive.segments import SegmentLimits
+
+    names = None if tables.strip() == "all" else comma_separated(tables)
+    place, limits = Archive(archive, key_file), SegmentLimits(age_s=roll)
+    screen: Screen = JsonLines() if json else StatusLine() if sys.stdout.isatty() else PlainLines()
+    with until_stopped(), open_log(bootstrap_servers, registry, timeout) as log:
+        with screen, warnings(screen, "merganser.archive"):
+            archiver = Archiver(log, place, names, group=group, limits=limits, accept_gap=accept_gap)
+            end = log.ends(archiver.position) if until_end else None
+            if end is not None:
+                archiver.until(end)
+            with archiver:
+                watch(archiver, log, screen, every, end, "archived")
+            _raise_stopped(archiver.stopped, archiver.error)
+
+
+def _raise_stopped(stopped: dict[str, TableStopped], error: BaseException | None) -> None:
+    """A table that stopped makes a run that came to its end a failed one."""
+    if isinstance(error, MerganserError):
+        raise error
+    for why in stopped.values():
+        raise why
+
+
+@app.command()
+def check(
+    archive: Url,
+    quick: Quick = False,
+    sweep: Sweep = False,
+    key_file: KeyFile = None,
+    bootstrap_servers: Servers = None,
+    registry: RegistryUrl = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    json: AsJson = False,
+) -> None:
+    """Read the whole archive and name what is missing, changed, renamed, doubled or unknown: exit 1 if anything is.
+
+    With a log at hand (--bootstrap-servers, or the local broker if it runs) also what its retention threatens.
+    """
+    from ..archive.archive import Archive
+    from ..archive.check import check as look
+    from ..archive.check import sweep as remove
+
+    place = Archive(archive, key_file)
+    with _log_at_hand(bootstrap_servers, registry, timeout) as log, _bar() as tell:
+        report = look(place, log, quick, tell)
+        swept = remove(place, report) if sweep else []
+    if json:
+        emit_json({**report.fields(), "swept": swept})
+    else:
+        _show(report, swept, quick)
+    if report.findings:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _log_at_hand(servers: str | None, registry: str | None, timeout_s: float) -> Iterator[Log | None]:
+    """The log, if it is named or the local broker runs; an archive can be checked where no Kafka is."""
+    from ..broker import LocalBroker
+
+    named = servers or os.environ.get("MERGANSER_BOOTSTRAP_SERVERS") or LocalBroker().status().running
+    if not named:
+        yield None
+        return
+    with open_log(servers, registry, timeout_s) as log:
+        yield log
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """How much of the data is read, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda read, of: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    from .output import console
+
+    columns = ("checking", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(err=True), transient=True) as progress:
+        task = progress.add_task("checking", total=None)
+        yield lambda read, of: progress.update(task, completed=read, total=of)
+
+
+def _show(report: Report, swept: list[str], quick: bool) -> None:
+    names = ["table", "partition", "first", "next", "segments", "rows", "bytes"]
+    rows = [[each.fields()[name] for name in names] for each in report.coverage]
+    if rows:
+        emit_table(names, rows, numeric=names[1:])
+    for note in report.notes:
+        say(f"note: {note}")
+    for name in swept:
+        say(f"removed: {name}")
+    for finding in report.findings:
+        say(f"error: {finding}")
+    read = "names and sizes only" if quick else f"{report.read_bytes:,} bytes of data read"
+    asked = "" if report.log_asked else "; no log at hand, its retention was not looked at"
+    verdict = count(len(report.findings), "finding") if report.findings else "sound"
+    emit(f"{verdict}: {count(report.files, 'file')}, {read}{asked}")
