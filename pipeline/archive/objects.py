@@ -11,28 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from os import fsync
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from ...schemas.errors import ArchiveUnavailable, UsageError
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+from ..remote import one_line, open_store
 
 #: Files under these names are being written, or were when a process died. They are nobody's.
 PART = ".part"
 
 #: How often a name is created that is said to be there and is not.
 _TRIES = 5
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-#: Where S3 clients look for another endpoint than Amazon's.
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 class Found(NamedTuple):
@@ -180,7 +172,7 @@ class RemoteObjects:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._store = _opened(self.url)
+        self._store = open_store(self.url)
 
     def create(self, name: str, data: bytes) -> bool:
         import obstore
@@ -238,28 +230,4 @@ class RemoteObjects:
         try:
             yield
         except (BaseError, OSError) as error:
-            raise ArchiveUnavailable(self.url, f"{name}: {_one_line(error)}") from error
-
-
-def _opened(url: str) -> ObjectStore:
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is missing: pip install 'merganser[replica]'") from error
-
-    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
-    plain = urlsplit(endpoint).scheme == "http" and urlsplit(endpoint).hostname in _LOOPBACK
-    retry = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
-    client = {"timeout": "60s", "connect_timeout": "10s", **({"allow_http": True} if plain else {})}
-    config = {"endpoint": endpoint} if endpoint and url.startswith("s3") else {}
-    try:
-        # The stubs list each store's settings; which store it is, the URL says.
-        store: ObjectStore = from_url(url, client_options=client, retry_config=retry, **config)  # type: ignore[call-overload]
-        return store
-    except (BaseError, ValueError, TypeError) as error:
-        raise UsageError(f"no archive URL: {url!r}: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+            raise ArchiveUnavailable(self.url, f"{name}: {one_line(error)}") from error

@@ -88,7 +88,7 @@ def test_an_encrypted_archive_is_read_with_its_key_only(cli: Cli, orders: str, t
 
 
 def test_wrong_use_is_told_and_nothing_is_written(cli: Cli, orders: str, archived: Path, tmp_path: Path) -> None:
-    cli("archive", "run", "--archive", "nonsense://x", "--tables", orders).failed(2, "no archive URL")
+    cli("archive", "run", "--archive", "nonsense://x", "--tables", orders).failed(2, "no store of objects")
     cli("archive", "run", "--archive", tmp_path / "x", "--tables", "no-such-table").failed(2, "no-such-table")
     cli("archive", "run", "--archive", tmp_path / "x", "--tables", ",").failed(2, "one table name")
     cli("archive", "check", "--archive", tmp_path / "y", "--json").code  # noqa: B018

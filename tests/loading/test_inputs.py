@@ -123,7 +123,7 @@ def test_objects_are_streamed_up_and_down(tmp_path: Path) -> None:
         download(f"{url}/in/b.csv", out)
     with pytest.raises(UsageError, match="names no object"):
         download(f"{url}/", out)
-    with pytest.raises(MerganserError, match="no object store"):
+    with pytest.raises(MerganserError, match="no store of objects"):
         download("nonsense://x/y.csv", out)
 
 
