@@ -37,9 +37,8 @@ def open_store(url: str) -> ObjectStore:
         store: ObjectStore = from_url(url, client_options=client, retry_config=retry, **config)  # type: ignore[call-overload]
         return store
     except (BaseError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"no store of objects at {url!r} (a path, file:///path, s3://bucket/prefix, gs://…, az://…): {one_line(error)}"
-        ) from error
+        known = "a path, file:///path, s3://bucket/prefix, gs://…, az://…"
+        raise UsageError(f"no store of objects at {url!r} ({known}): {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
