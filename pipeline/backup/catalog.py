@@ -56,6 +56,7 @@ def all_whole(objects: Objects) -> list[Backup]:
     return [whole(objects, found) for found in catalog(objects)]
 
 
+_UNMARKED = "it is missing: the backup was not finished (the next `backup create` does), or its mark was deleted"
 _HINT = "`merganser backup verify` lists all that is wrong; `restore --base ID` (or none) goes without the others"
 
 
@@ -71,8 +72,7 @@ def _found(objects: Objects, id_: str) -> Found:
     except BadManifest as why:
         return Found(id_, None, manifest_file, str(why))
     if marked is None:
-        why = "it is missing: the backup was not finished (the next `backup create` will), or its mark was deleted"
-        return Found(id_, backup, mark_file, why, unmarked=True)
+        return Found(id_, backup, mark_file, _UNMARKED, unmarked=True)
     try:
         named = read_mark(id_, marked)
     except BadManifest as why:

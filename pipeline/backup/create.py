@@ -18,7 +18,7 @@ from ..archive.key import Key
 from ..archive.objects import Objects
 from . import files
 from .catalog import Found, catalog, newest_full
-from .lease import Lease
+from .lease import Lease, is_running
 from .manifest import Backup, Type, manifest_name, mark, mark_name, new_id
 from .snapshot import Bytes, ChunkLimits, Snapshot, Snapshotter, Source, Unwatched, Watch, patiently, state_of
 
@@ -48,7 +48,7 @@ class Backups:
 
     objects: Objects
     key: Key | None = None
-    limits: ChunkLimits = ChunkLimits()
+    limits: ChunkLimits = field(default_factory=ChunkLimits)
     watch: Watch = field(default_factory=Unwatched)
     step: Callable[[str], None] = lambda step: None
 
@@ -125,6 +125,7 @@ class Backups:
         # From here on the manifest protects its files; what went before, the lease knows.
         there = {found.name for found in self.objects.list(files.FOLDER)}
         if not lease.held or not {listed.name for listed in made.files} <= there:
+            self.objects.delete(mark_name(made.id))
             self.objects.delete(manifest_name(made.id))
             return False
         self.objects.create(mark_name(made.id), mark(made))
@@ -134,11 +135,14 @@ class Backups:
     def _finished(self) -> list[Found]:
         """The backups that are there, those finished first that a killed process had not."""
         there = catalog(self.objects)
-        sizes = {found.name: found.size for found in self.objects.list(files.FOLDER)}
-        for found in there:
-            if found.unmarked and found.backup is not None:
-                if all(sizes.get(listed.name) == listed.size for listed in found.backup.files):
-                    self.objects.create(mark_name(found.id), mark(found.backup))
+        unmarked = [found for found in there if found.unmarked]
+        sizes = {f.name: f.size for f in self.objects.list(files.FOLDER)} if unmarked else {}
+        for found in unmarked:
+            backup = found.backup
+            if backup is None or is_running(self.objects, found.id):
+                continue
+            if all(sizes.get(listed.name) == listed.size for listed in backup.files):
+                self.objects.create(mark_name(found.id), mark(backup))
         return there
 
 

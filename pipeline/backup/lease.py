@@ -35,7 +35,7 @@ class Lease:
 
     def __init__(self, objects: Objects, id_: str, wait_s: float = _WAIT_S) -> None:
         self._objects = objects
-        self._name = f"{RUNNING}/{id_}.json"
+        self._name = _name(id_)
         self._written_s = 0.0
         deadline = time.monotonic() + wait_s
         while True:
@@ -86,6 +86,15 @@ def expiring(objects: Objects) -> Iterator[bool]:
         yield running == dead
     finally:
         objects.delete(EXPIRING)
+
+
+def is_running(objects: Objects, id_: str) -> bool:
+    """True if somebody says that backup *id_* is being made."""
+    return objects.read(_name(id_)) is not None
+
+
+def _name(id_: str) -> str:
+    return f"{RUNNING}/{id_}.json"
 
 
 def _lock(objects: Objects) -> bool:

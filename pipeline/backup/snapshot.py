@@ -137,7 +137,7 @@ class Snapshotter:
 
     objects: Objects
     key: Key | None = None
-    limits: ChunkLimits = ChunkLimits()
+    limits: ChunkLimits = field(default_factory=ChunkLimits)
     watch: Watch = field(default_factory=Unwatched)
     step: Callable[[str], None] = lambda step: None
     _there: dict[str, Bytes] = field(default_factory=dict, repr=False)
