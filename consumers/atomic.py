@@ -290,6 +290,12 @@ class Atomicity:
         """The transactions that lack records, and of which it is not known where the log ended then."""
         return [tx for tx, open_ in self._lacking.items() if open_.ends is None]
 
+    def decided(self) -> list[str]:
+        """Those of :meth:`unclosed` on which there is a decision."""
+        return [
+            tx for tx in self.unclosed() if any(e.marks.resolution is not None for e in self._open[tx].unit.entries)
+        ]
+
     def close(self, transactions: Iterable[str], ends: Position) -> None:
         """*ends* are the log's ends, uncommitted records included, sampled after the first record of
         each of *transactions* was delivered: a record of them that is not below will never come."""
