@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from merganser.consumers.apply import BatchLimits
+from merganser.consumers.catchup import apply_until
+from merganser.consumers.store import Store
+from merganser.pipeline.archive.bounded import BoundedLog
+from merganser.schemas.position import Position, TopicPartition
 from stories.txworld import TxWorld
-from stories.world import World, replica
+from stories.world import STORE_LIMITS, World, replica
 
 
 @pytest.fixture(scope="session")
@@ -25,15 +29,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tx_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Transactions, conditions, operation ids: all that ``_merganser`` can hold, some held back too."""
     world, path = TxWorld(3, transactions=60), tmp_path_factory.mktemp("backup") / "tx.duckdb"
-    last = {tp: records[-1] for tp, records in world.log.partitions.items() if records}
-    # Cut the log before the last record of a transaction, so that something is held back.
-    cut = max((e for e in world.events if e.tx), key=lambda e: world.events.index(e))
-    tp = next(tp for tp in last if (tp.topic, tp.partition) == (cut.table, cut.partition))
-    del world.log.partitions[tp][cut.offset :]
-    with replica(world, path, BatchLimits(records=20)) as opened:
-        opened.loop.begin()
-        ends = world.log.ends(list(world.log.partitions))
-        while not opened.progress.read.reaches(ends):
-            opened.loop.turn()
-            opened.loop.flush()
+    store = Store(path, world.log.cluster_id, "g", STORE_LIMITS)
+    until = cut_in_a_transaction(world)
+    apply_until(BoundedLog(world.log, until), store, list(world.log.tables), until, batches=BatchLimits(records=20))
+    store.close()
     return path
+
+
+def cut_in_a_transaction(world: TxWorld) -> Position:
+    """A position that splits a transaction, near the end."""
+    ends = dict(world.log.ends(list(world.log.partitions)))
+    for event in reversed(world.events):
+        part = (event.table, event.partition)
+        if event.tx and any(e.tx == event.tx and (e.table, e.partition) != part for e in world.events):
+            return Position({**ends, TopicPartition(*part): event.offset})
+    raise AssertionError("no transaction has two partitions")

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from backup.restored import dump, load
-from merganser.consumers.contents import Loading, chunks, columns_of, stretches
+from merganser.consumers.contents import Loading, Stretch, chunks, columns_of, stretches
 from merganser.consumers.digest import table_digest
 from merganser.consumers.reads import positions
 from merganser.consumers.storefile import StoreFile
 from merganser.pipeline.archive.key import Key
+from merganser.pipeline.backup import files
 from merganser.pipeline.backup.snapshot import ChunkLimits, Snapshotter
+from merganser.schemas.errors import ArchiveDamaged
+from merganser.schemas.position import TopicPartition
 from support.memory import MemoryObjects
 
 SMALL = ChunkLimits(rows=16)
 KEY = Key(bytes(range(32)))
+STRETCH = Stretch("t", False, TopicPartition("t", 0))
 
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
@@ -65,19 +69,12 @@ def test_a_damaged_file_is_not_named_again(store: Path) -> None:
     assert second.files == first.files and len(objects.files[name]) == first.files[0].size
 
 
-def rows_table(con: duckdb.DuckDBPyConnection, offsets: list[int]) -> None:
-    con.sql("CREATE TABLE t (n BIGINT, _partition INTEGER, _offset BIGINT)")
-    con.executemany("INSERT INTO t VALUES (?, 0, ?)", [[n, n] for n in offsets])
-
-
 def cut(offsets: list[int], rows: int = 64, nbytes: int = 2**25) -> list[list[int]]:
     """The offsets of each chunk."""
-    from merganser.consumers.contents import Stretch
-    from merganser.schemas.position import TopicPartition
-
     con = duckdb.connect()
-    rows_table(con, offsets)
-    found = chunks(con, Stretch("t", False, TopicPartition("t", 0)), rows, nbytes)
+    con.register("numbers", pa.table({"n": pa.array(offsets, pa.int64())}))
+    con.sql("CREATE TABLE t AS SELECT n, 0::INTEGER AS _partition, n AS _offset FROM numbers")
+    found = chunks(con, STRETCH, rows, nbytes)
     return [chunk.rows.column("_offset").to_pylist() for chunk in found]
 
 
@@ -98,7 +95,7 @@ def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
     nan = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000123))[0]
     con = duckdb.connect()
     con.sql(
-        "CREATE TABLE t (d DOUBLE, f FLOAT, l DOUBLE[], s STRUCT(x DOUBLE, \"y y\" VARCHAR), m MAP(VARCHAR, FLOAT),"
+        'CREATE TABLE t (d DOUBLE, f FLOAT, l DOUBLE[], s STRUCT(x DOUBLE, "y y" VARCHAR), m MAP(VARCHAR, FLOAT),'
         " u UUID, ns TIMESTAMP_NS, ts TIMESTAMP, tz TIMESTAMPTZ, t TIME, da DATE, dec DECIMAL(38, 3), b BLOB,"
         " _partition INTEGER, _offset BIGINT)"
     )
@@ -112,19 +109,14 @@ def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
         )
     con.execute("INSERT INTO t (_partition, _offset) VALUES (0, 6)")
     objects = MemoryObjects()
-    from merganser.consumers.contents import Columns, Stretch
-    from merganser.pipeline.backup import files
-    from merganser.schemas.position import TopicPartition
-
     with Loading(tmp_path / "new.duckdb", "c", "g") as loading:
         [columns] = columns_of(con, ["t"])
         loading.add_table(columns)
-        for chunk in chunks(con, Stretch("t", False, TopicPartition("t", 0)), 2):
+        for chunk in chunks(con, STRETCH, 2):
             encoded = files.encode(chunk.rows, None)
             entry = files.entry(chunk, encoded.address, len(encoded.plain), encoded.address)
             objects.put(entry.name, encoded.plain)
             loading.add(entry.stretch, files.read(objects, entry, None))
-        assert isinstance(columns, Columns)
         assert table_digest(loading.cursor(), "t") == table_digest(con, "t")
 
 
@@ -137,12 +129,8 @@ def test_every_table_of_a_store_is_in_a_stretch(store: Path) -> None:
 
 
 def test_wrong_key_is_told_plainly(store: Path) -> None:
-    from merganser.pipeline.backup import files
-    from merganser.schemas.errors import ArchiveDamaged
-
     objects = MemoryObjects()
     with StoreFile(store) as source:
         snapshot = Snapshotter(objects, KEY, SMALL).take(source, {})
     with pytest.raises(ArchiveDamaged, match="cannot be read"):
         files.read(objects, snapshot.files[0], Key(bytes(32)))
-    assert Callable
