@@ -34,10 +34,11 @@ STEPS = ("archived", "published", "marked")
 
 @dataclass(frozen=True)
 class Request:
-    """What backup to make. *due* and *late* are a schedule's: see :class:`Backup`."""
+    """What backup to make. *schedule*, *due* and *late*: see :class:`Backup`."""
 
     type: Type = "full"
     annotations: Mapping[str, str] = field(default_factory=dict)
+    schedule: str = ""
     due: str = ""
     late: bool = False
 
@@ -85,6 +86,7 @@ class Backups:
             self.step("archived")
             made = replace(
                 made,
+                schedule=request.schedule,
                 due=request.due,
                 late=request.late,
                 annotations=dict(request.annotations),

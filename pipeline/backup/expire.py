@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ...schemas.errors import UnknownBackup, UsageError
 from ..archive.objects import Found as File
 from ..archive.objects import Objects
 from . import files
@@ -62,6 +63,18 @@ def expire(objects: Objects, policy: Policy, now: datetime, step: Callable[[str]
             objects.delete(file.name)
             step("file-removed")
         return Expired(verdicts, loose)
+
+
+def forget(objects: Objects, id_: str) -> None:
+    """Take away what is left of a damaged backup. UnknownBackup; UsageError if nothing is wrong with it."""
+    for found in catalog(objects):
+        if found.id == id_:
+            if not found.wrong:
+                raise UsageError(f"backup {id_} is whole: a policy removes it (--keep-full, --keep-days)")
+            objects.delete(mark_name(id_))
+            objects.delete(manifest_name(id_))
+            return
+    raise UnknownBackup(objects.url, id_)
 
 
 def _judged(objects: Objects, policy: Policy, now: datetime) -> tuple[list[Verdict], list[Found]]:

@@ -59,7 +59,7 @@ class Backup:
     it was made after, and the archive leads from there to *position*.
 
     *position* is the read position, *applied* stops before what is held back there. *since* is where the
-    store began to read. *due* is the time for which a schedule asked for it, *late* that it was made up for.
+    store began to read. *schedule* is the cron line that asked for it, *due* for when; *late*: it was made up for.
     """
 
     id: str
@@ -76,6 +76,7 @@ class Backup:
     key: str = ""
     seconds: float = 0.0
     new_bytes: int = 0
+    schedule: str = ""
     due: str = ""
     late: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...schemas.errors import ArchiveDamaged
-from ..archive.key import Key, check_key
-from ..archive.objects import Objects
+from ..archive.archive import Archive
+from ..archive.key import check_key
 from . import files
 from .catalog import Found
 from .manifest import Backup, manifest_name
@@ -39,10 +39,9 @@ class Report:
     loose: tuple[str, ...] = ()
 
 
-def verify(
-    objects: Objects, found: Collection[Found], key: Key | None, watch: Watch | None = None, everything: bool = True
-) -> Report:
+def verify(archive: Archive, found: Collection[Found], watch: Watch | None = None, everything: bool = True) -> Report:
     """Read every byte of the backups *found*. WrongKey if some are encrypted with another key."""
+    objects, key = archive.objects, archive.key
     backups = [each.backup for each in found if each.backup is not None]
     for backup in backups:
         check_key(manifest_name(backup.id), backup.key, key)

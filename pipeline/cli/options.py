@@ -57,6 +57,8 @@ KeyFile = Annotated[
 ]
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
 
+TheArchive = Annotated[str, option("--archive", "The archive: a folder, s3://bucket/prefix, or what else obstore knows.")]
+
 KeyFormat = Literal["avro", "string", "int", "long"]
 Level = Literal["eventual", "session", "bounded", "strong"]
 Format = Literal["table", "json", "csv", "arrow"]
@@ -75,6 +77,21 @@ def one_a_line(variable: str, given: list[str] | None) -> list[str] | None:
     if given and given == text.split():
         return [line.strip() for line in text.splitlines() if line.strip()]
     return given or None
+
+
+def open_log_if_there(servers: str | None, registry: str | None, timeout_s: float) -> Log | None:
+    """The log, if it answers. Starts no broker. UsageError if what was said of it is wrong."""
+    from ...schemas.errors import LogError
+    from ..broker import LocalBroker
+    from ..log import connect
+
+    try:
+        if not servers:
+            status = LocalBroker().status()
+            servers = status.bootstrap_servers if status.running else None
+        return connect(servers, registry=registry, timeout_s=timeout_s) if servers else None
+    except LogError:
+        return None
 
 
 def open_log(servers: str | None, registry: str | None, timeout_s: float) -> Log:
