@@ -11,12 +11,12 @@ import typer
 from ...schemas.errors import MerganserError, UsageError
 from .options import (
     DEFAULT_TIMEOUT_S,
-    TheArchive,
     AsJson,
     KeyFile,
     RegistryUrl,
     Servers,
     Store,
+    TheArchive,
     Timeout,
     one_a_line,
     open_log,

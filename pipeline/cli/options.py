@@ -46,6 +46,7 @@ RegistryUrl = Annotated[
     str | None, option("--registry", "URL of a schema registry. Without it: schemas live in the log.")
 ]
 Timeout = Annotated[float, option("--timeout", "Seconds to wait for Kafka.", min=0.1)]
+MaybeTimeout = Annotated[float | None, option("--timeout", "Seconds to wait for Kafka (15).", min=0.1)]
 AsJson = Annotated[bool, option("--json", "JSON instead of text.")]
 Store = Annotated[Path, option("--store", "The replica's DuckDB file.", dir_okay=False)]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", autocompletion=complete_tables)]
@@ -57,7 +58,9 @@ KeyFile = Annotated[
 ]
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
 
-TheArchive = Annotated[str, option("--archive", "The archive: a folder, s3://bucket/prefix, or what else obstore knows.")]
+TheArchive = Annotated[
+    str, option("--archive", "The archive: a folder, s3://bucket/prefix, or what else obstore knows.")
+]
 
 KeyFormat = Literal["avro", "string", "int", "long"]
 Level = Literal["eventual", "session", "bounded", "strong"]

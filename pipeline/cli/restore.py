@@ -9,12 +9,12 @@ import typer
 
 from .options import (
     DEFAULT_TIMEOUT_S,
-    TheArchive,
     AsJson,
     KeyFile,
     RegistryUrl,
     Servers,
     Store,
+    TheArchive,
     Timeout,
     comma_separated,
     open_log_if_there,

@@ -8,8 +8,8 @@ from pathlib import Path
 from backup.restored import Dump, dump
 from merganser.consumers.apply import BatchLimits
 from merganser.consumers.catchup import apply_until
-from merganser.consumers.storefile import StoreFile
 from merganser.consumers.store import Store
+from merganser.consumers.storefile import StoreFile
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
 from merganser.pipeline.archive.bounded import BoundedLog
