@@ -112,7 +112,7 @@ def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
     with Loading(tmp_path / "new.duckdb", "c", "g") as loading:
         [columns] = columns_of(con, ["t"])
         loading.add_table(columns)
-        for chunk in chunks(con, STRETCH, 2):
+        for chunk in chunks(con, STRETCH, 1024):
             encoded = files.encode(chunk.rows, None)
             entry = files.entry(chunk, encoded.address, len(encoded.plain), encoded.address)
             objects.put(entry.name, encoded.plain)
