@@ -24,7 +24,7 @@ timeout = 5
 [archive]
 url = "s3://bucket/prefix"
 key-file = "/etc/key"
-segment-age = 10
+roll = 10
 
 [[backup]]
 cron = "0 3 * * *"
@@ -58,7 +58,6 @@ def test_all_of_it_is_read(tmp_path: Path) -> None:
         ArchiveConfig("s3://bucket/prefix", Path("/etc/key"), True, 10),
         (Line("0 3 * * *", "full"), Line("0 * * * *", "incr")),
         Policy(7, 30.5),
-        path,
     )
 
 
@@ -79,7 +78,7 @@ def test_an_archive_on_this_machine_lies_beside_the_file(tmp_path: Path) -> None
         ("replica = 3", "replica", "not a table", "[replica]"),
         ("[log]\ntimeout = true", "log.timeout", "a number", ""),
         ("[archive]\nkey-file = 'x'", "archive.url", "missing", "url ="),
-        ("[archive]\nurl = 'x'\nsegment-age = 0", "archive.segment-age", "above 0", ""),
+        ("[archive]\nurl = 'x'\nroll = 0", "archive.roll", "above 0", ""),
         ("[backup]\ncron = '0 3 * * *'", "backup", "list of tables", "[[backup]]"),
         ("[archive]\nurl = 'x'\n[[backup]]\ntype = 'full'", "backup.cron", "missing", "cron ="),
         ("[archive]\nurl = 'x'\n[[backup]]\ncron = '0 99 * * *'", "backup.cron", "Bad hour", "UTC"),

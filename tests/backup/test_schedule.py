@@ -82,7 +82,12 @@ def test_the_next_time_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("cron", "why"),
-    [("0 3 * *", "Wrong number of fields"), ("61 * * * *", "Bad minute"), ("0 0 30 2 *", "Bad day-of-month"), ("x", "Wrong")],
+    [
+        ("0 3 * *", "Wrong number of fields"),
+        ("61 * * * *", "Bad minute"),
+        ("0 0 30 2 *", "Bad day-of-month"),
+        ("x", "Wrong"),
+    ],
 )
 def test_a_line_that_is_none_is_told(cron: str, why: str) -> None:
     told = check(cron)

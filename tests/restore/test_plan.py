@@ -23,7 +23,9 @@ def backup(number: int, position: str, since: str = "", stopped: str = "", topic
         for topic in sorted({tp.topic for tp in Position.parse(position)})
     )
     id_ = f"2026010{number}T000000.000Z-abcdef"
-    return Backup(id_, "full", "2026-01-01T00:00:00+00:00", "c", "g", position, position, since or whole(position), tables)
+    return Backup(
+        id_, "full", "2026-01-01T00:00:00+00:00", "c", "g", position, position, since or whole(position), tables
+    )
 
 
 def whole(position: str) -> str:
@@ -59,9 +61,7 @@ NEW = backup(2, "t/0:60,t/1:40", whole("t/0:1,t/1:1"))
         ("t/0:0,t/1:0", None, 0),
     ],
 )
-def test_the_newest_backup_at_or_before_the_target_is_the_base(
-    target: str, base: Backup | None, segments: int
-) -> None:
+def test_the_newest_backup_at_or_before_the_target_is_the_base(target: str, base: Backup | None, segments: int) -> None:
     made = plan(target, [OLD, NEW], ARCHIVE)
     assert (made.base, sum(way.segments for way in made.ways)) == (base, segments)
     assert made.target == Position.parse(target) and not made.needs_log
@@ -168,7 +168,7 @@ def worlds(draw: st.DrawFn) -> tuple[Position, Sources]:
 def reachable(target: Position, sources: Sources, base: Backup | None) -> bool:
     """By brute force: every offset from the base on is in the archive or in the log, the archive's first, and the
     log is entered once."""
-    begin = Position({tp: 0 for tp in target}) if base is None else base.read
+    begin = Position(dict.fromkeys(target, 0)) if base is None else base.read
     if not target.reaches(begin):
         return False
     if base is not None and not all(tp in sources.archive or tp in sources.live for tp in target):
