@@ -101,11 +101,12 @@ def columns_of(cursor: duckdb.DuckDBPyConnection, tables: Collection[str]) -> li
     return [Columns(table, tuple(columns)) for table, columns in found.items()]
 
 
-def stretches(position: Position) -> list[Stretch]:
-    """All of a store that has the partitions of *position*."""
-    partitions = sorted(position)
-    found = [Stretch(tp.topic, False, tp) for tp in partitions]
-    found += [Stretch(name, True, tp) for name in _PLACED for tp in partitions]
+def stretches(cursor: duckdb.DuckDBPyConnection, position: Position) -> list[Stretch]:
+    """All of a store that has the partitions of *position*, as *cursor* sees it."""
+    found = [Stretch(tp.topic, False, tp) for tp in sorted(position)]
+    for name in _PLACED:
+        rows = run(cursor, f"SELECT DISTINCT topic, partition FROM _merganser.{name} ORDER BY ALL")
+        found += [Stretch(name, True, TopicPartition(*row)) for row in rows]
     return found + [Stretch(name, True, None) for name in _WHOLE]
 
 

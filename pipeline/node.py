@@ -194,8 +194,9 @@ class Node:
         return Archiver(self._log, archive, sorted(self._config.tables), limits=limits)
 
     def _up_to(self, archive: Archive, position: Position) -> None:
-        """By the node's own archiver, if it runs: that publishes a segment once it is old enough."""
+        """By the node's own archiver, if it runs."""
         if self.archiver is not None and self.archiver.error is None:
+            self.archiver.until(position)
             self.archiver.wait(position, ARCHIVE_TIMEOUT_S)
         else:
             archive_up_to(archive, self._log, position, ARCHIVE_TIMEOUT_S)

@@ -4,13 +4,12 @@ Invariants
 - One content, one name: a chunk that did not change since another backup has its file already.
 - A name is the SHA-256 of the plain file; of an encrypted one an HMAC of it under the key, which tells nobody
   else what is in it. Each file is encrypted with a key made of the key and its name.
-- Nothing that a table holds is lost on the way: NaNs keep their bits, minus zero its sign.
+- Nothing that a table holds is lost on the way: NaNs keep their bits, minus zero its sign (a test says so).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
@@ -122,15 +121,7 @@ def _parquet(rows: pa.Table, key: Key | None, salt: str) -> bytes:
         rows,
         out,
         compression="zstd",
-        use_dictionary=list(_of_dictionaries(rows.schema)),
         write_statistics=False,
         encryption_properties=None if key is None else key.writing(salt),
     )
     return out.getvalue()
-
-
-def _of_dictionaries(schema: pa.Schema) -> Iterator[str]:
-    """The columns that may go through a dictionary: there, two NaNs of different bits become one."""
-    for field in schema:
-        if not (pa.types.is_nested(field.type) or pa.types.is_floating(field.type)):
-            yield field.name

@@ -158,7 +158,7 @@ class Snapshotter:
         self.watch.begin("snapshot", sum(int(table.digest.partition("-")[0]) for table in state.tables))
         entries: list[files.Entry] = []
         new_bytes = 0
-        for stretch in stretches(state.read):
+        for stretch in stretches(cursor, state.read):
             for chunk in chunks(cursor, stretch, self.limits.rows, self.limits.bytes):
                 entry, written = self._keep(chunk)
                 entries.append(entry)

@@ -1,7 +1,7 @@
-"""Reading every byte of backups again, and saying what is wrong.
+"""Reading every byte of backups again, and of the archive under them, and saying what is wrong.
 
 Invariant: a backup of which nothing is found can be restored: each file is there, has the bytes that were
-written, and is Parquet of so many rows.
+written, and is Parquet of so many rows; and all that the archive's chains name is there and as it was.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from ...schemas.errors import ArchiveDamaged
 from ..archive.archive import Archive
+from ..archive.check import Report as ArchiveReport
+from ..archive.check import check
 from ..archive.key import check_key
 from . import files
 from .catalog import Found
@@ -40,7 +42,8 @@ class Report:
 
 
 def verify(archive: Archive, found: Collection[Found], watch: Watch | None = None, everything: bool = True) -> Report:
-    """Read every byte of the backups *found*. WrongKey if some are encrypted with another key."""
+    """Read every byte of the backups *found*; and of the archive, if *everything* is asked for. WrongKey if some
+    are encrypted with another key."""
     objects, key = archive.objects, archive.key
     backups = [each.backup for each in found if each.backup is not None]
     for backup in backups:
@@ -55,8 +58,27 @@ def verify(archive: Archive, found: Collection[Found], watch: Watch | None = Non
         except ArchiveDamaged as damage:
             wrong.append(Finding(damage.file, damage.why, needed_by))
         watch.advance(entry.size)
-    loose = unreferenced((file.name for file in objects.list(files.FOLDER)), backups) if everything else []
-    return Report(len(found), len(listed), sum(entry.size for entry, _, _ in listed), tuple(wrong), tuple(loose))
+    count, size = len(listed), sum(entry.size for entry, _, _ in listed)
+    if not everything:
+        return Report(len(found), count, size, tuple(wrong))
+    loose = unreferenced((file.name for file in objects.list(files.FOLDER)), backups)
+    below = _archive(archive, watch)
+    wrong += [Finding(each.file, f"{each.kind}: {each.why}", ()) for each in below.findings]
+    return Report(len(found), count + below.files, size + below.read_bytes, tuple(wrong), tuple(loose))
+
+
+def _archive(archive: Archive, watch: Watch) -> ArchiveReport:
+    """Every chain and every data file of *archive*."""
+    read = 0
+
+    def tell(done: int, of: int) -> None:
+        nonlocal read
+        if read == 0:
+            watch.begin("archive", of)
+        watch.advance(done - read)
+        read = done
+
+    return check(archive, tell=tell)
 
 
 def _listed(backups: Collection[Backup]) -> list[tuple[files.Entry, bool, tuple[str, ...]]]:

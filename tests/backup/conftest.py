@@ -18,9 +18,25 @@ from stories.world import STORE_LIMITS, World, replica
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows, updates, deletes, poison, schema changes."""
-    world, path = World(7), tmp_path_factory.mktemp("backup") / "store.duckdb"
-    world.write(600)
-    with replica(world, path, BatchLimits(records=50)) as opened:
+    return _of_rows(7, 600, tmp_path_factory.mktemp("backup") / "store.duckdb")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few rows."""
+    return _of_rows(11, 40, tmp_path_factory.mktemp("backup") / "small.duckdb")
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other rows than those of `small`, for the same tables."""
+    return _of_rows(12, 40, tmp_path_factory.mktemp("backup") / "other.duckdb")
+
+
+def _of_rows(seed: int, records: int, path: Path) -> Path:
+    world = World(seed)
+    world.write(records)
+    with replica(world, path, BatchLimits(records=500)) as opened:
         opened.run()
     return path
 

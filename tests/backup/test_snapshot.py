@@ -120,9 +120,9 @@ def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
         assert table_digest(loading.cursor(), "t") == table_digest(con, "t")
 
 
-def test_every_table_of_a_store_is_in_a_stretch(store: Path) -> None:
-    with StoreFile(store) as source, source.reading() as cursor:
-        covered = {stretch.sql.replace('"', "") for stretch in stretches(positions(cursor)[0])}
+def test_every_table_of_a_store_is_in_a_stretch(tx_store: Path) -> None:
+    with StoreFile(tx_store) as source, source.reading() as cursor:
+        covered = {stretch.sql.replace('"', "") for stretch in stretches(cursor, positions(cursor)[0])}
         sql = "SELECT schema_name || '.' || table_name FROM duckdb_tables()"
         there = {name.removeprefix("main.") for (name,) in cursor.execute(sql).fetchall()}
     assert there - covered == {"_merganser.store"}, "a new table has to be backed up too"
