@@ -291,10 +291,9 @@ class Atomicity:
         return [tx for tx, open_ in self._lacking.items() if open_.ends is None]
 
     def decided(self) -> list[str]:
-        """Those of :meth:`unclosed` on which there is a decision."""
-        return [
-            tx for tx in self.unclosed() if any(e.marks.resolution is not None for e in self._open[tx].unit.entries)
-        ]
+        """The transactions that lack records, and on which there is a decision."""
+        units = {tx: open_.unit for tx, open_ in self._lacking.items()}
+        return [tx for tx, unit in units.items() if any(e.marks.resolution is not None for e in unit.entries)]
 
     def close(self, transactions: Iterable[str], ends: Position) -> None:
         """*ends* are the log's ends, uncommitted records included, sampled after the first record of

@@ -104,7 +104,7 @@ class Waiting:
         return self._atomicity.unclosed()
 
     def decided(self) -> list[str]:
-        """Those of :meth:`unclosed` of which it was decided what becomes of them."""
+        """The transactions that lack records, and of which it was decided what becomes of them."""
         return self._atomicity.decided()
 
     def close(self, transactions: Iterable[str], ends: Position) -> None:

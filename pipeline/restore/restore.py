@@ -52,6 +52,9 @@ from .sources import Origin
 STEPS = ("loading", "file-loaded", "loaded", "archive-applied", "applied", "verified", "aside", "wal-aside", "in-place")
 
 
+_APPEARED = "it was made while the restore ran"
+
+
 @dataclass(frozen=True)
 class Restored:
     """What a restore left. *aside* is where the old store is now; *compared* is the backup whose digests the new
@@ -280,6 +283,8 @@ class Restorer:
         self._write_mark(plan, "verified", aside)
         self.step("verified")
         if self.path.exists():
+            if not aside:
+                raise StoreInTheWay(str(self.path), _APPEARED)
             self.path.rename(self.path.with_name(aside))
         self.step("aside")
         if aside and _wal(self.path).exists():
@@ -289,7 +294,7 @@ class Restorer:
         try:
             os.link(self.work, self.path)  # unlike rename, it never replaces what appeared meanwhile
         except FileExistsError:
-            raise StoreInTheWay(str(self.path), "it was made while the restore ran") from None
+            raise StoreInTheWay(str(self.path), _APPEARED) from None
         self.work.unlink()
         sync_folder(self.path.parent)
         self.step("in-place")

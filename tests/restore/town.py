@@ -64,7 +64,8 @@ class Town:
     def archive_up_to(self, position: Position) -> None:
         tables = sorted({tp.topic for tp in position})
         limits = SegmentLimits(records=25, age_s=60)
-        with Archiver(self.world.log, self.archive, tables, limits=limits, until=position) as archiver:
+        cut = BoundedLog(self.world.log, position)  # it archives all that it sees
+        with Archiver(cut, self.archive, tables, limits=limits, until=position) as archiver:
             archiver.wait(position, 30)
 
     def back_up(self, type_: Type = "full") -> Backup:
