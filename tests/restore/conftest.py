@@ -14,7 +14,7 @@ from stories.txworld import TxWorld
 @pytest.fixture(scope="session")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     """Transactions that interleave, conditions, operation ids; two full backups and an incremental one."""
-    town = Town(TxWorld(5, transactions=60), tmp_path_factory.mktemp("town"))
+    town = Town(TxWorld(5, transactions=40), tmp_path_factory.mktemp("town"))
     town.apply(halfway(town.ends, 2, 5))
     town.back_up()
     town.apply(halfway(town.ends, 3, 5))

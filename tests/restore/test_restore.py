@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,29 +32,28 @@ from merganser.schemas.errors import (
     UsageError,
     WrongKey,
 )
+from merganser.schemas.headers import Marks
 from merganser.schemas.position import Position, TopicPartition
 from restore.conftest import halfway
 from restore.town import CLUSTER, Town, held
-from stories.txworld import TxWorld
+from stories.txworld import _IDS, _KEY, _ROW, TxWorld
 from stories.world import STORE_LIMITS, Crash, World
+from support.frames import framed
 
 
-def expected(town: Town, tmp_path: Path, target: Position) -> object:
-    path = tmp_path / "fold.duckdb"
-    path.unlink(missing_ok=True)
-    town.fold(path, target)
-    return held(path)
+def expected(town: Town, target: Position) -> object:
+    return held(town.folded(target))
 
 
 # -- to any position -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 def test_any_position_comes_out_as_the_fold_of_the_log_up_to_it(number: int, town: Town, tmp_path: Path) -> None:
     town.random.seed(number)
     target = town.some_position() if number else town.ends
     town.restore(tmp_path / "new.duckdb", Wish(str(target)))
-    assert held(tmp_path / "new.duckdb") == expected(town, tmp_path, target)
+    assert held(tmp_path / "new.duckdb") == expected(town, target)
 
 
 @pytest.mark.slow
@@ -69,13 +71,13 @@ def test_any_position_of_any_history(seed: int, tmp_path: Path) -> None:
     for number in range(10):
         target, path = town.some_position(), tmp_path / f"{number}.duckdb"
         town.restore(path, Wish(str(target)))
-        assert held(path) == expected(town, tmp_path, target), str(target)
+        assert held(path) == expected(town, target), str(target)
 
 
 def test_without_a_base_it_comes_to_the_same(town: Town, tmp_path: Path) -> None:
     target = halfway(town.ends, 4, 5)
     town.restore(tmp_path / "new.duckdb", Wish(str(target), base="none"))
-    assert held(tmp_path / "new.duckdb") == expected(town, tmp_path, target)
+    assert held(tmp_path / "new.duckdb") == expected(town, target)
 
 
 def test_at_the_position_of_a_backup_the_digests_are_compared(town: Town, tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_time_is_before_the_first_record_of_that_time(town: Town, tmp_path: Pa
     done = town.restore(tmp_path / "new.duckdb", Wish(when.isoformat()))
     target = Position({tp: _first_since(town, tp, 20) for tp in town.ends})
     assert done.position == target
-    assert held(tmp_path / "new.duckdb") == expected(town, tmp_path, target)
+    assert held(tmp_path / "new.duckdb") == expected(town, target)
 
 
 def _first_since(town: Town, tp: TopicPartition, offset: int) -> int:
@@ -159,7 +161,7 @@ def test_it_follows_the_log_from_there_without_a_double(town: Town, tmp_path: Pa
     path = tmp_path / "new.duckdb"
     town.restore(path, Wish(str(halfway(town.ends, 3, 4))))
     town.fold(path, town.ends)
-    assert held(path) == expected(town, tmp_path, town.ends)
+    assert held(path) == expected(town, town.ends)
     with StoreFile(path) as store, store.reading() as cursor:
         assert [account.wrong for account in audit_store(cursor)] == [()] * 3
 
@@ -171,15 +173,11 @@ def test_the_log_itself_leads_on_where_the_archive_ends(tmp_path: Path) -> None:
     town.back_up()
     done = town.restore(tmp_path / "new.duckdb", Wish("latest"), live=True)
     assert done.position == town.ends
-    assert held(tmp_path / "new.duckdb") == expected(town, tmp_path, town.ends)
+    assert held(tmp_path / "new.duckdb") == expected(town, town.ends)
     assert town.restore(tmp_path / "alone.duckdb", Wish("latest")).position == half
 
 
 def test_a_torn_transaction_that_was_decided_on_comes_out_as_decided(tmp_path: Path) -> None:
-    from merganser.schemas.headers import Marks
-    from stories.txworld import _IDS, _KEY, _ROW
-    from support.frames import framed
-
     world = TxWorld(1, transactions=0)
     log, a0, b0 = world.log, TopicPartition("a", 0), TopicPartition("b", 0)
 
@@ -196,7 +194,7 @@ def test_a_torn_transaction_that_was_decided_on_comes_out_as_decided(tmp_path: P
     put("b", 2, Marks("cut", {a0: 1, b0: 1}))  # beyond: not torn, only cut
     town = Town(world, tmp_path)
     town.archive_up_to(town.ends)
-    town.restore(tmp_path / "new.duckdb", dataclasses.replace(Wish(str(at), base="none")))  # fmt: skip
+    town.restore(tmp_path / "new.duckdb", Wish(str(at), base="none"))
     found = held(tmp_path / "new.duckdb")
     assert [row[2] for row in found["_merganser.pending"]] and len(found["_merganser.pending"]) == 1
     assert len(found["a"]) == 1 and len(found["_merganser.rejections"]) == 1
@@ -215,7 +213,10 @@ def test_when_deletes_may_have_been_missed_is_told_by_the_log_not_by_the_restore
 
 # -- killed ----------------------------------------------------------------------------------
 
-TARGET_PART = (4, 5)
+
+def early(town: Town) -> Position:
+    """Where a store is that is in the way."""
+    return halfway(town.ends, 1, 5)
 
 
 def stop_at(wanted: str, nth: int) -> Callable[[str], None]:
@@ -229,14 +230,16 @@ def stop_at(wanted: str, nth: int) -> Callable[[str], None]:
     return step
 
 
-@pytest.mark.parametrize("existing", [False, True], ids=["new", "replacing"])
-@pytest.mark.parametrize(("step", "nth"), [*((step, 1) for step in STEPS), ("file-loaded", 9)])
+KILLS = [(step, 1, True) for step in STEPS] + [("file-loaded", 9, False), ("wal-aside", 1, False)]
+
+
+@pytest.mark.parametrize(("step", "nth", "existing"), KILLS)
 def test_killed_at_any_step_the_next_run_goes_on(
     step: str, nth: int, existing: bool, town: Town, tmp_path: Path
 ) -> None:
-    path, target = tmp_path / "new.duckdb", halfway(town.ends, *TARGET_PART)
+    path, target = tmp_path / "new.duckdb", halfway(town.ends, 4, 5)
     if existing:
-        town.fold(path, halfway(town.ends, 1, 5))
+        shutil.copyfile(town.folded(early(town)), path)
     old = held(path) if existing else None
     restorer = town.restorer(path, force=True, step=stop_at(step, nth))
     with pytest.raises(Crash):
@@ -245,8 +248,8 @@ def test_killed_at_any_step_the_next_run_goes_on(
         assert held(path) == old, "what is there under the store's name is whole, always"
     done = town.restore(path, Wish(str(target)), force=existing)
     assert done.position == target
-    assert held(path) == expected(town, tmp_path, target)
-    left = {p.name for p in tmp_path.iterdir()} - {"fold.duckdb", "new.duckdb"}
+    assert held(path) == expected(town, target)
+    left = {p.name for p in tmp_path.iterdir()} - {"new.duckdb"}
     asides = {name for name in left if name.startswith("new.duckdb.before-restore-")}
     assert left == asides and len(asides) == existing
     if existing:
@@ -259,15 +262,14 @@ def test_what_was_begun_for_another_target_is_gone_on_with_only_if_it_leads_ther
     with pytest.raises(Crash):
         restorer.run(restorer.origin.plan(Wish(str(far))))
     town.restore(path, Wish(str(near)))
-    assert held(path) == expected(town, tmp_path, near)
+    assert held(path) == expected(town, near)
 
 
 # -- what is in the way ----------------------------------------------------------------------
 
 
 def test_a_store_that_holds_something_is_replaced_by_force_only_and_kept(town: Town, tmp_path: Path) -> None:
-    path = tmp_path / "new.duckdb"
-    town.fold(path, halfway(town.ends, 1, 5))
+    path = Path(shutil.copyfile(town.folded(early(town)), tmp_path / "new.duckdb"))
     old = held(path)
     with pytest.raises(StoreInTheWay, match="group 'g'"):
         town.restore(path, Wish())
@@ -287,11 +289,7 @@ def test_a_file_that_is_no_store_is_in_the_way_too(town: Town, tmp_path: Path) -
 
 
 def test_a_store_in_use_is_never_replaced(town: Town, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    path = tmp_path / "new.duckdb"
-    town.fold(path, halfway(town.ends, 1, 5))
+    path = Path(shutil.copyfile(town.folded(early(town)), tmp_path / "new.duckdb"))
     code = f"import duckdb, sys; con = duckdb.connect({str(path)!r}); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"open\n"
@@ -335,8 +333,8 @@ def test_the_wal_of_the_old_store_goes_with_it(town: Town, tmp_path: Path) -> No
     path, work = tmp_path / "new.duckdb", tmp_path / "work"
     work.mkdir()
     store = Store(work / "s.duckdb", CLUSTER, "g", STORE_LIMITS)
-    early = halfway(town.ends, 1, 5)
-    apply_until(BoundedLog(town.world.log, early), store, town.tables, early)
+    before = early(town)
+    apply_until(BoundedLog(town.world.log, before), store, town.tables, before)
     for name in ("s.duckdb", "s.duckdb.wal"):
         if (work / name).exists():
             (tmp_path / name.replace("s.", "new.")).write_bytes((work / name).read_bytes())
@@ -345,8 +343,8 @@ def test_the_wal_of_the_old_store_goes_with_it(town: Town, tmp_path: Path) -> No
     done = town.restore(path, Wish(), force=True)
     assert done.aside is not None and not (tmp_path / "new.duckdb.wal").exists()
     with StoreFile(done.aside) as old:
-        assert old.position == early
-    assert held(path) == expected(town, tmp_path, town.ends)
+        assert old.position == before
+    assert held(path) == expected(town, town.ends)
 
 
 # -- keys ------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Town:
         self.archive = Archive(self.objects, key)
         self.store = folder / "store.duckdb"
         self.tables = sorted(world.log.tables)
+        self._folds: dict[Position, Path] = {}
 
     @property
     def ends(self) -> Position:
@@ -60,6 +61,14 @@ class Town:
             apply_until(cut, store, tables, cut.until, batches=BatchLimits(records=40))
         finally:
             store.close()
+
+    def folded(self, until: Position) -> Path:
+        """A store at rest that read up to *until*; made once. Copy it, do not open it to write."""
+        if until not in self._folds:
+            path = self.folder / f"fold{len(self._folds)}.duckdb"
+            self.fold(path, until)
+            self._folds[until] = path
+        return self._folds[until]
 
     def archive_up_to(self, position: Position) -> None:
         tables = sorted({tp.topic for tp in position})
