@@ -94,9 +94,9 @@ class Restorer:
                 return self._finish(mark)
             if there and not self.force and not (mark and mark.aside):
                 raise StoreInTheWay(str(self.path), there)
-            if mark is None or not self._goes_on(plan):
-                self._load(plan)
             try:
+                if mark is None or not self._goes_on(plan):
+                    self._load(plan)
                 self._apply(plan)
             except (LogError, ArchiveUnavailable):
                 raise  # goes on from here next time

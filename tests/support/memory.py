@@ -35,7 +35,7 @@ class MemoryObjects:
         return self.files.get(name)
 
     def list(self, folder: str, after: str = "") -> Iterator[Found]:
-        prefix = folder.rstrip("/") + "/"
+        prefix = folder.rstrip("/") + "/" if folder else ""
         for name in list(self.files):
             if name.startswith(prefix) and name > after:
                 yield Found(name, len(self.files[name]), self.times.get(name, 0.0))
