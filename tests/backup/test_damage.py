@@ -112,6 +112,7 @@ def test_a_file_of_another_backup_under_its_own_name_is_refused_by_its_digests(
     rows = [entry for entry in newest.files if not entry.system]
     forged = dataclasses.replace(newest, files=tuple(e for e in newest.files if e != rows[0]))
     objects.put(manifest_name(newest.id), forged.encoded())
+    assert "another one than was marked" in next(f.wrong for f in catalog(objects) if f.id == newest.id)
     objects.put(mark_name(newest.id), mark(forged))
     origin = Origin(Archive(objects), None)
     with pytest.raises(RestoredWrong, match="has digest"):
