@@ -17,7 +17,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..schemas.errors import MerganserError
+from ..schemas.errors import BackupFailed, MerganserError, NotFreshEnough
+from ..schemas.kafka import Deadline
 from ..schemas.position import Position
 from .archive.archive import Archive
 from .archive.archiver import Archiver
@@ -41,6 +42,9 @@ _log = logging.getLogger("merganser.node")
 _LOOK_S = 1.0
 _RETRY_S = (30.0, 120.0, 600.0)
 
+#: How long a node that is to stop may wait for the archive still.
+_PATIENCE_S = 5.0
+
 
 @dataclass
 class Schedule:
@@ -50,7 +54,8 @@ class Schedule:
     replica: Replica
     lines: tuple[Line, ...]
     keep: Policy | None
-    archive_up_to: Callable[[Position], None]
+    archive_up_to: Callable[[Position, float], None]
+    """Brings the archive to a position, within so many seconds."""
     tell: Callable[[str], None] = _log.info
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     look_s: float = _LOOK_S
@@ -68,7 +73,7 @@ class Schedule:
         self._thread.start()
 
     def stop(self) -> None:
-        """No further backup. One that is being made ends first."""
+        """No further backup. One that is being made is given up: the next finds what it has uploaded."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -91,7 +96,7 @@ class Schedule:
         try:
             wanted = self._due(now)
             made = None if wanted is None else self._make(wanted)
-        except MerganserError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next one is tried, and people are told
             self._note_failure(error, now)
             return None
         if made is not None:
@@ -112,8 +117,8 @@ class Schedule:
 
     def _make(self, wanted: Due) -> Backup:
         request = Request(wanted.line.type, {}, wanted.line.name, wanted.at.isoformat(), wanted.late)
-        maker = Backups(self.archive.objects, self.archive.key)
-        made = maker.create(self.replica, request, self.archive_up_to)
+        maker = Backups(self.archive.objects, self.archive.key, step=self._go_on)
+        made = maker.create(self.replica, request, self._archive)
         late = f", made up for {made.due}" if made.late else ""
         self.tell(f"backup {made.id} made: {made.type}, {made.rows:,} rows, {made.new_bytes:,} new bytes{late}")
         if self.keep is not None:
@@ -122,11 +127,28 @@ class Schedule:
                 self.tell(f"removed {len(gone)} backups that nothing keeps")
         return made
 
-    def _note_failure(self, error: MerganserError, now: datetime) -> None:
+    def _archive(self, position: Position) -> None:
+        """Wait for the archive, and look now and then whether the node is to stop."""
+        deadline = Deadline(ARCHIVE_TIMEOUT_S)
+        while True:
+            try:
+                return self.archive_up_to(position, min(_PATIENCE_S, deadline.left_s))
+            except NotFreshEnough:
+                self._go_on("waiting")
+                if deadline.passed:
+                    raise
+
+    def _go_on(self, step: str) -> None:
+        if self._stopping.is_set():
+            raise BackupFailed(f"the node stops ({step})")
+
+    def _note_failure(self, error: Exception, now: datetime) -> None:
+        if self._stopping.is_set():
+            return
         pause_s = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
         self._failures, self._not_before = self._failures + 1, now + timedelta(seconds=pause_s)
-        self.failed = str(error)
-        _log.warning("no backup was made (%s); trying again in %d s", error, pause_s)
+        self.failed = str(error) if isinstance(error, MerganserError) else repr(error)
+        _log.warning("no backup was made (%s); trying again in %d s", self.failed, pause_s)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -193,10 +215,10 @@ class Node:
         limits = SegmentLimits() if age is None else SegmentLimits(age_s=age)
         return Archiver(self._log, archive, sorted(self._config.tables), limits=limits)
 
-    def _up_to(self, archive: Archive, position: Position) -> None:
+    def _up_to(self, archive: Archive, position: Position, timeout_s: float) -> None:
         """By the node's own archiver, if it runs."""
         if self.archiver is not None and self.archiver.error is None:
             self.archiver.until(position)
-            self.archiver.wait(position, ARCHIVE_TIMEOUT_S)
+            self.archiver.wait(position, timeout_s)
         else:
-            archive_up_to(archive, self._log, position, ARCHIVE_TIMEOUT_S)
+            archive_up_to(archive, self._log, position, timeout_s)

@@ -18,7 +18,7 @@ from ..archive.key import Key
 from ..archive.objects import Objects
 from . import files
 from .catalog import Found, catalog, newest_full
-from .lease import Lease, is_running
+from .lease import Lease
 from .manifest import Backup, Type, manifest_name, mark, mark_name, new_id
 from .snapshot import Bytes, ChunkLimits, Snapshot, Snapshotter, Source, Unwatched, Watch, patiently, state_of
 
@@ -120,14 +120,13 @@ class Backups:
         )
 
     def _publish(self, made: Backup, lease: Lease) -> bool:
-        """False if files may have been removed meanwhile, since the lease was lost."""
+        """False if files were removed meanwhile, since the lease was lost."""
         if not self.objects.create(manifest_name(made.id), made.encoded()):
             raise BackupFailed(f"{manifest_name(made.id)} is there already")
         self.step("published")
         # From here on the manifest protects its files; what went before, the lease knows.
-        there = {found.name for found in self.objects.list(files.FOLDER)}
-        if not lease.held or not {listed.name for listed in made.files} <= there:
-            self.objects.delete(mark_name(made.id))
+        lease.ensure()
+        if not self._complete(made):
             self.objects.delete(manifest_name(made.id))
             return False
         self.objects.create(mark_name(made.id), mark(made))
@@ -137,15 +136,15 @@ class Backups:
     def _finished(self) -> list[Found]:
         """The backups that are there, those finished first that a killed process had not."""
         there = catalog(self.objects)
-        unmarked = [found for found in there if found.unmarked]
-        sizes = {f.name: f.size for f in self.objects.list(files.FOLDER)} if unmarked else {}
-        for found in unmarked:
-            backup = found.backup
-            if backup is None or is_running(self.objects, found.id):
-                continue
-            if all(sizes.get(listed.name) == listed.size for listed in backup.files):
-                self.objects.create(mark_name(found.id), mark(backup))
+        for found in there:
+            if found.unmarked and found.backup is not None and self._complete(found.backup):
+                self.objects.create(mark_name(found.id), mark(found.backup))
         return there
+
+    def _complete(self, backup: Backup) -> bool:
+        """Whether all files of *backup* are there. Asked while a lease is held."""
+        sizes = {found.name: found.size for found in self.objects.list(files.FOLDER)}
+        return all(sizes.get(listed.name) == listed.size for listed in backup.files)
 
 
 class _Renewing:

@@ -6,8 +6,9 @@ for the other. Both see each other, or one sees the other: never neither.
 
 Invariants
 - Nothing is removed while a backup is being made. A backup begins when nothing is being removed.
+- So who has a lease, and sees that all files of a manifest are there, may mark it: nothing takes them any more.
 - Ages are differences of the object store's own times, never of two hosts' clocks. What is older than an hour, and
-  was not renewed, was left by a process that died; a backup that lost its lease so begins again.
+  was not renewed, was left by a process that died; a backup that lost its lease so looks whether its files are there.
 """
 
 from __future__ import annotations
@@ -37,17 +38,20 @@ class Lease:
         self._objects = objects
         self._name = _name(id_)
         self._written_s = 0.0
+        self._take(wait_s)
+
+    def _take(self, wait_s: float) -> None:
         deadline = time.monotonic() + wait_s
         while True:
             self._write()
-            ages = _ages(objects, self._name)
+            ages = _ages(self._objects, self._name)
             if EXPIRING not in ages:
                 return
             if ages[EXPIRING] > STALE_S:
-                objects.delete(EXPIRING)
+                self._objects.delete(EXPIRING)
             elif time.monotonic() > deadline:
                 self.release()
-                raise BackupBusy(objects.url, "files of backups are being removed (backup expire)")
+                raise BackupBusy(self._objects.url, "files of backups are being removed (backup expire)")
             else:
                 self.release()
                 time.sleep(_POLL_S)
@@ -57,10 +61,10 @@ class Lease:
         if time.monotonic() - self._written_s > _RENEW_S:
             self._write()
 
-    @property
-    def held(self) -> bool:
-        """True unless it was taken for a dead one's."""
-        return self._objects.read(self._name) is not None
+    def ensure(self) -> None:
+        """Have it from now on, also if it was taken away meanwhile for a dead one's. Then files may be gone."""
+        if self._objects.read(self._name) is None:
+            self._take(_WAIT_S)
 
     def release(self) -> None:
         self._objects.delete(self._name)
@@ -86,11 +90,6 @@ def expiring(objects: Objects) -> Iterator[bool]:
         yield running == dead
     finally:
         objects.delete(EXPIRING)
-
-
-def is_running(objects: Objects, id_: str) -> bool:
-    """True if somebody says that backup *id_* is being made."""
-    return objects.read(_name(id_)) is not None
 
 
 def _name(id_: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class Restorer:
         self.path = Path(self.path).resolve()
         self.work = self.path.with_name(self.path.name + ".restoring")
         self._mark = self.path.with_name(self.work.name + ".json")
+        self._spill = self.path.with_name(self.work.name + ".tmp")  # DuckDB's, which it may leave
 
     def run(self, plan: RestorePlan) -> Restored:
         """Carry *plan* out. StoreInTheWay, StoreLocked, ArchiveDamaged, WrongKey, RestoredWrong, TableStopped."""
@@ -117,8 +119,11 @@ class Restorer:
         with lock.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreLocked(str(self.path), "another restore into it runs") from None
+                mine = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
+            except (BlockingIOError, FileNotFoundError):
+                mine = False  # held, or just removed by who held it
+            if not mine:
+                raise StoreLocked(str(self.path), "another restore into it runs")
             try:
                 yield
             finally:
@@ -148,6 +153,7 @@ class Restorer:
     def _discard(self) -> None:
         for name in (self._mark, self.work, _wal(self.work)):
             name.unlink(missing_ok=True)
+        shutil.rmtree(self._spill, ignore_errors=True)
 
     # -- the new store -----------------------------------------------------------------------
 
@@ -302,6 +308,7 @@ class Restorer:
 
     def _finish(self, mark: Mark) -> Restored:
         self._mark.unlink(missing_ok=True)
+        shutil.rmtree(self._spill, ignore_errors=True)
         result: Restored | None = getattr(self, "_result", None)
         if result is None:
             con = open_file(self.path, self.limits or Limits(), read_only=True)

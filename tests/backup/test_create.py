@@ -48,6 +48,8 @@ def stop_at(wanted: str, nth: int = 1) -> Callable[[str], None]:
 
 def killed(objects: MemoryObjects) -> MemoryObjects:
     """What a process that was killed leaves: its lease too, which its ``finally`` would have taken away."""
+    for found in catalog(objects):
+        objects.put(f"{lease.RUNNING}/{found.id}.json", b"{}\n")
     objects.put(f"{lease.RUNNING}/20260101T000000.000Z-abcdef.json", b"{}\n")
     return objects
 

@@ -19,7 +19,7 @@ from merganser.pipeline.backup.policy import Policy
 from merganser.pipeline.backup.schedule import Line
 from merganser.pipeline.backup.snapshot import ChunkLimits, Snapshotter, patiently
 from merganser.pipeline.node import Schedule
-from merganser.schemas.errors import ArchiveUnavailable, BackupFailed, ReadInterrupted
+from merganser.schemas.errors import ArchiveUnavailable, BackupFailed, NotFreshEnough, ReadInterrupted
 from merganser.schemas.position import Position
 from stories.world import World, version
 from support.frames import framed
@@ -128,7 +128,7 @@ class Clock:
 
 
 def scheduled(replica: Replica, clock: Clock, objects: MemoryObjects, keep: Policy | None = None) -> Schedule:
-    return Schedule(Archive(objects), replica, (DAILY,), keep, lambda position: None, now=clock)
+    return Schedule(Archive(objects), replica, (DAILY,), keep, lambda position, timeout_s: None, now=clock)
 
 
 def test_backups_are_made_in_time_and_made_up_for_once(replica: Replica) -> None:
@@ -151,7 +151,7 @@ def test_a_failed_one_is_told_and_tried_again_after_a_while(replica: Replica) ->
     clock, objects = Clock(), MemoryObjects()
     schedule, tries = scheduled(replica, clock, objects), list[datetime]()
 
-    def fails(position: Position) -> None:
+    def fails(position: Position, timeout_s: float) -> None:
         tries.append(clock.now)
         raise ArchiveUnavailable("memory://", "no room")
 
@@ -161,9 +161,25 @@ def test_a_failed_one_is_told_and_tried_again_after_a_while(replica: Replica) ->
         clock.now += timedelta(seconds=1)
     assert [round((t - START).total_seconds()) for t in tries] == [0, 30, 150]
     assert "no room" in schedule.status()["failed"]
-    schedule.archive_up_to = lambda position: None
+    schedule.archive_up_to = lambda position, timeout_s: None
     clock.now += timedelta(hours=1)
     assert schedule.look() is not None and schedule.status()["failed"] is None
+
+
+def test_a_node_that_stops_does_not_wait_for_the_archive(replica: Replica) -> None:
+    objects, waits = MemoryObjects(), list[float]()
+    schedule = scheduled(replica, Clock(), objects)
+
+    def never(position: Position, timeout_s: float) -> None:
+        waits.append(timeout_s)
+        raise NotFreshEnough("archived", timeout_s, "the script says so")
+
+    schedule.archive_up_to = never
+    schedule.start()
+    wait_for("the backup to wait for the archive", lambda: len(waits) > 2)
+    schedule.stop()
+    assert catalog(objects) == [] and all(timeout_s <= 5 for timeout_s in waits)
+    assert not [name for name in objects.files if name.startswith("backups/")]
 
 
 def test_what_nothing_keeps_goes_after_each_backup(replica: Replica) -> None:
