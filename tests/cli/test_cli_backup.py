@@ -8,6 +8,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,31 @@ def test_restore_needs_no_kafka(cli: Cli, archive: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("MERGANSER_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     done = cli("restore", "--archive", archive, "--store", tmp_path / "new.duckdb", "--timeout", 0.5)
     assert done.code == 0 and "does not answer" in done.err and "2 rows" in done.out
+
+
+def test_kafka_leads_on_where_the_archive_ends(cli: Cli, orders: str, store: Path, tmp_path: Path) -> None:
+    place = ["--archive", tmp_path / "archive"]
+    cli("backup", "create", "--store", store, *place)
+    before = datetime.now(UTC)
+    wait_for("the clock to move on", lambda: datetime.now(UTC) > before + timedelta(milliseconds=50))
+    cli("put", orders, stdin='{"order_id": 8, "sku": "late", "qty": 1}')
+
+    def restored(to: str) -> dict[str, object]:
+        done: dict[str, object] = cli(
+            "restore", *place, "--store", tmp_path / f"{to[-12:]}.duckdb", "--to", to, "--json"
+        ).json[0]
+        return done
+
+    latest, then, ever = restored("latest"), restored(before.isoformat()), restored("2199-01-01T00:00:00Z")
+    assert (latest["rows"], latest["live_offsets"]) == (3, 1)
+    assert (then["rows"], then["live_offsets"]) == (2, 0)
+    assert ever["target"] == latest["target"] and ever["rows"] == 3
+    # and the replica goes on from there, without a double
+    cli("put", orders, stdin='{"order_id": 9, "sku": "later", "qty": 1}')
+    path = tmp_path / "latest.duckdb"
+    assert cli("replica", "run", "--store", path, "--group", "shop", "--tables", orders, "--until-end").code == 0
+    assert cli("query", f'select count(*) n from "{orders}"', "--store", path, "--format", "json").json == [{"n": 4}]
+    assert cli("audit", "--store", path, "--log").code == 0
 
 
 # -- a node ----------------------------------------------------------------------------------
