@@ -86,7 +86,16 @@ def test_unchanged_files_are_named_and_not_copied(small: Path) -> None:
     assert (second.files, second.new_bytes) == (first.files, 0) and first.new_bytes == first.size
 
 
-STEPS = [*((step, 1) for step in (*snapshot.STEPS, *create.STEPS)), ("file-written", 4)]
+#: In short; `make test-long` takes all.
+_SHORT = {"read", "published"}
+
+
+def marked(step: str) -> object:
+    return () if step in _SHORT else pytest.mark.slow
+
+
+ALL = (*snapshot.STEPS, *create.STEPS)
+STEPS = [*(pytest.param(step, 1, marks=marked(step)) for step in ALL), ("file-written", 4)]
 
 
 @pytest.mark.parametrize(("step", "nth"), STEPS)
@@ -160,7 +169,7 @@ def test_an_expiry_that_was_killed_is_finished_by_the_next(step: str, small: Pat
     assert {name for name in objects.files if name.startswith("files/")} == {entry.name for entry in second.files}
 
 
-@pytest.mark.parametrize("step", [*snapshot.STEPS, *create.STEPS])
+@pytest.mark.parametrize("step", [pytest.param(step, marks=marked(step)) for step in ALL])
 def test_an_expiry_at_any_step_of_a_backup_takes_nothing_that_it_needs(step: str, small: Path, other: Path) -> None:
     objects = MemoryObjects()
     grown(objects, [other, small])

@@ -27,7 +27,7 @@ from stories.world import STORE_LIMITS, World
 from support.memory import MemoryObjects
 
 #: How many random damages; `make damage` asks for 20,000.
-DAMAGES = int(os.environ.get("MERGANSER_DAMAGES", "60"))
+DAMAGES = int(os.environ.get("MERGANSER_DAMAGES", "40"))
 
 #: Which bits are flipped: each, in the long form.
 EACH_BIT = 1 if DAMAGES > 1_000 else 23

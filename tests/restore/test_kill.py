@@ -24,7 +24,7 @@ from restore.town import Town, held
 TESTS = Path(__file__).parent.parent
 
 #: In short, the steps at which most is at stake; `make test-long` takes all.
-_SHORT = {"file-written", "published", "manifest-removed", "file-loaded", "archive-applied", "aside"}
+_SHORT = {"published", "archive-applied", "aside"}
 
 
 def steps(*names: str) -> list[object]:

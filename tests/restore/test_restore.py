@@ -230,7 +230,10 @@ def stop_at(wanted: str, nth: int) -> Callable[[str], None]:
     return step
 
 
-KILLS = [(step, 1, True) for step in STEPS] + [("file-loaded", 9, False), ("wal-aside", 1, False)]
+#: In short; `make test-long` takes all, and test_kill.py kills whole processes.
+_SHORT = {"loaded", "archive-applied", "aside", "in-place"}
+KILLS = [pytest.param(step, 1, True, marks=() if step in _SHORT else pytest.mark.slow) for step in STEPS]
+KILLS += [pytest.param("file-loaded", 9, False), pytest.param("wal-aside", 1, False, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("step", "nth", "existing"), KILLS)
