@@ -168,11 +168,6 @@ class Log:
         """As :meth:`ends`: this log shows all that there is."""
         return self._cluster.ends(partitions)
 
-    def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
-        """The first offset of each of *partitions* with a timestamp of *time_ms* or later, by the log's own
-        timestamps; its end, if there is none."""
-        return self._cluster.at_time(partitions, time_ms)
-
     def reader(self, group: str, kind: type[Chunk] | None = None) -> Reader:
         from ..consumers.chunk import Chunk as PlainChunk
         from ..consumers.kafka import KafkaReader
