@@ -43,8 +43,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         town.apply(Position({tp: end * part // 4 for tp, end in town.ends.items()}))
         town.back_up("incr" if part == 3 else "full")
     town.archive_up_to(town.ends)
-    assert not found_by_verify(town.objects.files)
-    return town.objects.files
+    assert not found_by_verify(town.memory.files)
+    return town.memory.files
 
 
 @pytest.fixture(scope="module")

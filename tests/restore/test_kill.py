@@ -45,7 +45,7 @@ def run(do: str, archive: Path, store: Path, **more: object) -> int:
 def archive(town: Town, tmp_path: Path) -> Path:
     """The town's archive as files."""
     folder = tmp_path / "archive"
-    for name, data in town.objects.files.items():
+    for name, data in town.memory.files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

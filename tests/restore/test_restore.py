@@ -357,7 +357,7 @@ def test_an_encrypted_archive_needs_its_key(tmp_path: Path) -> None:
     town = Town(TxWorld(2, transactions=20), tmp_path, Key(bytes(range(32))))
     town.apply(town.ends)
     made = town.back_up()
-    assert not any(data[:4] == b"PAR1" for data in town.objects.files.values())
+    assert not any(data[:4] == b"PAR1" for data in town.memory.files.values())
     assert town.restore(tmp_path / "new.duckdb", Wish()).compared == made.id
     for key, word in ((None, "no key was given"), (Key(bytes(32)), "the key given is")):
         town.archive.key = key

@@ -14,6 +14,7 @@ from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
 from merganser.pipeline.archive.bounded import BoundedLog
 from merganser.pipeline.archive.key import Key
+from merganser.pipeline.archive.objects import Objects
 from merganser.pipeline.archive.segments import SegmentLimits
 from merganser.pipeline.backup.create import Backups, Request
 from merganser.pipeline.backup.manifest import Backup, Type
@@ -32,9 +33,12 @@ CLUSTER = "fake-cluster"
 class Town:
     """*world*'s log is archived up to any position that is asked for; backups lie in the same archive."""
 
-    def __init__(self, world: World | TxWorld, folder: Path, key: Key | None = None) -> None:
+    def __init__(
+        self, world: World | TxWorld, folder: Path, key: Key | None = None, objects: Objects | None = None
+    ) -> None:
         self.world, self.folder, self.random = world, folder, random.Random(1)
-        self.objects = MemoryObjects()
+        self.memory = MemoryObjects()
+        self.objects: Objects = objects or self.memory
         self.archive = Archive(self.objects, key)
         self.store = folder / "store.duckdb"
         self.tables = sorted(world.log.tables)
