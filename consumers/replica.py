@@ -17,7 +17,6 @@ from ..schemas.errors import (
     MerganserError,
     NotFreshEnough,
     NotHeld,
-    ReadError,
     StoreError,
     TableStopped,
     UnknownTable,
