@@ -202,6 +202,30 @@ def test_a_backup_that_was_taken_for_dead_begins_again(small: Path) -> None:
     assert [found.id for found in catalog(objects)] == [made.id]
 
 
+def test_a_backup_whose_lease_was_taken_waits_until_the_expiry_is_over(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The expiry looked at the manifests before this one was there, and is still removing what it found unnamed."""
+    objects, seen = MemoryObjects(), list[str]()
+
+    def at(name: str) -> None:
+        seen.append(name)
+        if name == "read" and seen.count("read") == 1:
+            for running in [found.name for found in objects.list(lease.RUNNING)]:
+                objects.delete(running)
+            objects.put(EXPIRING, b"an expiry at work\n")
+
+    def meanwhile(seconds: float) -> None:
+        objects.delete(next(found.name for found in objects.list("files")))
+        objects.delete(EXPIRING)
+
+    monkeypatch.setattr(lease.time, "sleep", meanwhile)
+    made = back_up(small, objects, step=at)
+    assert seen.count("read") == 2
+    assert all(entry.name in objects.files for entry in made.files)
+    assert [found.wrong for found in catalog(objects)] == [""]
+
+
 def test_a_backup_waits_for_an_expiry_and_ends_in_an_error() -> None:
     objects = MemoryObjects()
     objects.put(EXPIRING, b"somebody's\n")
