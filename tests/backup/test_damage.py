@@ -93,6 +93,14 @@ def test_every_flipped_bit_of_a_backup_is_found_and_refused(whole: dict[str, byt
     assert checked * EACH_BIT > 20_000
 
 
+def test_a_schema_version_that_is_missing_is_refused(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """Records of the newest one would go to quarantine, as of an unknown schema."""
+    newest = max(name for name in whole if name.startswith("schemas/plain-value/"))
+    files = {name: data for name, data in whole.items() if name != newest}
+    told = restored(files, tmp_path / "new.duckdb", Wish())
+    assert told is not None and newest in told
+
+
 def test_a_catalogue_with_anything_wrong_is_no_source(whole: dict[str, bytes], tmp_path: Path) -> None:
     """`restore` looks at the same catalogue; `--base` goes without what is damaged."""
     backups = [found.backup for found in catalog(MemoryObjects(whole)) if found.backup is not None]
