@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint crash stories history bank bench bench-archive lock clean
+.PHONY: help setup demo test test-long lint crash stories history bank drill-restore damage bench bench-archive lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,6 +47,12 @@ history: setup ## 200,000 operations of clients of killed writers and replicas, 
 
 bank: setup ## money moved by killed writers, and every query finds all of it
 	$(BIN)/python -m tests.history --bank --operations 20000 --kills 40
+
+drill-restore: setup ## 300 random positions and times of a busy log, each restored and compared with a fold
+	$(BIN)/python -m tests.drill --points 300 --rows 20000
+
+damage: setup ## every bit of a backup flipped, and 20,000 cuts, swaps, deletions and renames
+	MERGANSER_DAMAGES=20000 $(BIN)/pytest tests/backup/test_damage.py -n 4 --dist load --timeout 0
 
 bench: setup ## rows/s as ratios of a raw consumer, freshness, memory
 	$(BIN)/python -m bench

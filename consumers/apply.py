@@ -213,6 +213,15 @@ class Applier:
         self._hand_over()
         self._settle()
 
+    def rest(self, end: Position) -> None:
+        """The log is cut at *end*, and read up to there: apply all that can be. What a transaction lacks may lie
+        beyond; but who decided on one knew that it is torn."""
+        self.flush()
+        waiting = self._collector.waiting
+        if not waiting.idle:
+            waiting.close(waiting.decided(), end)
+            self.flush()
+
     def _housekeeping(self) -> None:
         now = time.monotonic()
         if now - self._reported_at >= _REPORT_S:

@@ -290,6 +290,11 @@ class Atomicity:
         """The transactions that lack records, and of which it is not known where the log ended then."""
         return [tx for tx, open_ in self._lacking.items() if open_.ends is None]
 
+    def decided(self) -> list[str]:
+        """The transactions that lack records, and on which there is a decision."""
+        units = {tx: open_.unit for tx, open_ in self._lacking.items()}
+        return [tx for tx, unit in units.items() if any(e.marks.resolution is not None for e in unit.entries)]
+
     def close(self, transactions: Iterable[str], ends: Position) -> None:
         """*ends* are the log's ends, uncommitted records included, sampled after the first record of
         each of *transactions* was delivered: a record of them that is not below will never come."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import duckdb
 import pyarrow as pa
 
-from ..schemas.errors import BadQuery, ReadError, UsageError
+from ..schemas.errors import BadQuery, ReadError, ReadInterrupted, UsageError
 from ..schemas.position import Position, TopicPartition
 from .statements import parsed
 
@@ -123,6 +124,14 @@ def positions(cursor: duckdb.DuckDBPyConnection) -> tuple[Position, Position]:
     partitions = [TopicPartition(topic, partition) for topic, partition, _, _ in rows]
     read = Position(dict(zip(partitions, (row[2] for row in rows), strict=True)))
     return read, Position(dict(zip(partitions, (row[3] for row in rows), strict=True)))
+
+
+def read_error(path: Path, error: duckdb.Error | OSError) -> ReadError | None:
+    """What a long read of the store at *path* raises for *error*; None if that is not the store's."""
+    # Arrow tells of an interrupted query by an OSError, and has DuckDB's words in it.
+    if isinstance(error, duckdb.InterruptException) or (isinstance(error, OSError) and "INTERRUPT" in str(error)):
+        return ReadInterrupted(str(path))
+    return ReadError(f"store {path}: {one_line(error)}") if isinstance(error, duckdb.Error) else None
 
 
 def one_line(error: BaseException) -> str:

@@ -17,7 +17,6 @@ from ..schemas.errors import (
     MerganserError,
     NotFreshEnough,
     NotHeld,
-    ReadError,
     StoreError,
     TableStopped,
     UnknownTable,
@@ -32,7 +31,7 @@ from .follow import Follow
 from .log import Log
 from .outcome import Outcome, question, settle
 from .progress import Progress
-from .reads import Level, Params, Result, check_level, one_line, parse, run
+from .reads import Level, Params, Result, check_level, parse, read_error, run
 from .staleness import Samples
 from .statements import parsed
 from .store import Store
@@ -93,6 +92,7 @@ class Replica:
             raise
         self._follow = follow
         self._closed = False
+        self.path, self.cluster_id, self.group = self._store.path, log.cluster_id, group
 
     # -- reads -------------------------------------------------------------------------------
 
@@ -169,19 +169,20 @@ class Replica:
     def reading(self, timeout: float = 30.0) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor inside one read-only transaction: all it reads is of one state.
 
-        While it is open the store's WAL grows; a change of a schema interrupts it, as a ReadError.
+        While it is open the store's WAL grows. ReadInterrupted when a change of a schema cannot wait any longer.
         """
         self._process.check()
         with self._store.reading(timeout) as cursor:
             try:
                 cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
                 yield cursor
-            except duckdb.InterruptException as error:
-                raise ReadError("interrupted by a schema change: run it again") from error
             except duckdb.FatalException:
                 raise
-            except duckdb.Error as error:
-                raise ReadError(one_line(error)) from error
+            except (duckdb.Error, OSError) as error:
+                mine = read_error(self.path, error)
+                if mine is None:
+                    raise
+                raise mine from error
 
     def outcome(self, of: object, timeout: float = 30.0) -> Outcome:
         """What became *of* a transaction, an id of a transaction or an operation, or a write.

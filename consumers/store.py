@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -86,6 +86,7 @@ class Store:
     ) -> None:
         self.path = Path(path).resolve()
         self.limits = limits or Limits()
+        self.group = group
         self._step = on_step
         self._gate = Gate()
         self._remembered = 0
@@ -248,6 +249,13 @@ class Store:
                     "UPDATE _merganser.positions SET caught_up_ms = ? WHERE topic = ? AND partition = ?",
                     [now, topic, partition],
                 ).fetchall()
+
+    def caught_up_at(self, times_ms: Mapping[TopicPartition, int]) -> None:
+        """Note that the store stands where each partition ended at that time, whenever it came there."""
+        with self._transaction():
+            for tp, at_ms in times_ms.items():
+                sql = "UPDATE _merganser.positions SET caught_up_ms = ? WHERE topic = ? AND partition = ?"
+                run(self._con, sql, [at_ms, *tp])
 
     def apply(self, batch: Batch, confirm: Callable[[], object] = lambda: None) -> None:
         """Change everything that *batch* says, or nothing: what *confirm* raises prevents it. It is called

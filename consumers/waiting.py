@@ -103,6 +103,10 @@ class Waiting:
         """The transactions that wait, and of which it is not known where the log ended when they began."""
         return self._atomicity.unclosed()
 
+    def decided(self) -> list[str]:
+        """The transactions that lack records, and of which it was decided what becomes of them."""
+        return self._atomicity.decided()
+
     def close(self, transactions: Iterable[str], ends: Position) -> None:
         """As :meth:`Atomicity.close`; what waits is looked at again with the next batch."""
         self._atomicity.close(transactions, ends)

@@ -8,8 +8,9 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── UsageError                  the caller is wrong (exit 2)
     │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
     │   ├── IncompatibleSchema  TableExists
-    │   ├── InvalidRow  BadKeyFile
+    │   ├── InvalidRow  BadKeyFile  BadConfig
     │   ├── BadInput  LoadedOtherwise
+    │   ├── UnknownBackup  StoreInTheWay
     │   └── TransactionTooLarge
     ├── BadLine                     a line of an input is no row
     ├── LogError                    the log, or the way to it
@@ -30,9 +31,12 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   └── AuditFailed             an account that does not add up
     ├── ArchiveError                the archive's files, in an object store
     │   ├── ArchiveUnavailable  ArchiveDamaged  WrongArchive
-    │   └── WrongKey
+    │   ├── WrongKey
+    │   ├── BackupFailed  BackupBusy  no backup was made, or none removed
+    │   └── NotRestorable  RestoredWrong
     ├── DemoFailed                  the demo could not go on, or a comparison did not hold
     └── ReadError
+        ├── ReadInterrupted         a schema change could not wait for a long read
         └── NotFreshEnough          a bounded wait for freshness ended
 """
 
@@ -194,6 +198,44 @@ class BadKeyFile(UsageError):
 
     def what(self) -> str:
         return f"key file {self.path}: {self.why}"
+
+
+@dataclass(eq=False)
+class BadConfig(UsageError):
+    """A configuration file that cannot be followed. Nothing was started."""
+
+    file: str
+    key: str
+    why: str
+    hint: str = "docs/backup.md lists every key of merganser.toml"
+
+    def what(self) -> str:
+        return f"{self.file}: {f'{self.key}: ' if self.key else ''}{self.why}"
+
+
+@dataclass(eq=False)
+class UnknownBackup(UsageError):
+    """The archive has no such backup."""
+
+    url: str
+    id: str
+    why: str = ""
+    hint: str = "`merganser backup list --archive URL` shows the backups"
+
+    def what(self) -> str:
+        return f"archive {self.url} has no backup {self.id!r}{f' ({self.why})' if self.why else ''}"
+
+
+@dataclass(eq=False)
+class StoreInTheWay(UsageError):
+    """A restore would replace a store."""
+
+    path: str
+    why: str
+    hint: str = "restore into another file; --force replaces this one, and keeps it beside the new one"
+
+    def what(self) -> str:
+        return f"{self.path} is not replaced: {self.why}"
 
 
 @dataclass(eq=False)
@@ -585,6 +627,53 @@ class WrongKey(ArchiveError):
         return f"{self.file}: {self.why}"
 
 
+@dataclass(eq=False)
+class BackupFailed(ArchiveError):
+    """No backup was made. What was uploaded is found by the next one."""
+
+    why: str
+    hint: str = "run it again: it goes on with what was uploaded"
+
+    def what(self) -> str:
+        return f"no backup was made: {self.why}"
+
+
+@dataclass(eq=False)
+class BackupBusy(ArchiveError):
+    """Backups are being made, or removed, by another process."""
+
+    url: str
+    why: str
+    hint: str = "try again when it is done; what a killed process left is taken over after an hour"
+
+    def what(self) -> str:
+        return f"archive {self.url}: {self.why}"
+
+
+@dataclass(eq=False)
+class NotRestorable(ArchiveError):
+    """Backups, archive and log together do not lead to the position that was asked for."""
+
+    target: str
+    why: str
+    hint: str = "`restore --dry-run --to latest` shows how far they lead; `archive check` and `backup verify` why"
+
+    def what(self) -> str:
+        return f"cannot restore to {self.target}: {self.why}"
+
+
+@dataclass(eq=False)
+class RestoredWrong(ArchiveError):
+    """What was restored is not what was backed up. It was not put in place."""
+
+    path: str
+    why: str
+    hint: str = "`backup verify` and `archive check` read every byte; `restore --base none` goes without backups"
+
+    def what(self) -> str:
+        return f"the store restored in {self.path} is wrong: {self.why}"
+
+
 # -- the demo --------------------------------------------------------------------------------
 
 
@@ -604,6 +693,17 @@ class DemoFailed(MerganserError):
 
 class ReadError(MerganserError):
     """A read that could not be answered as asked."""
+
+
+@dataclass(eq=False)
+class ReadInterrupted(ReadError):
+    """A read was open for so long that a schema change interrupted it."""
+
+    path: str
+    hint: str = "begin it again: the schema has changed by now"
+
+    def what(self) -> str:
+        return f"a schema change of store {self.path} interrupted a long read"
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ Invariants
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,6 +30,12 @@ from .sealed import BrokenSeal, seal, unseal
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+    from ...consumers.replica import Replica
+    from ...consumers.storefile import StoreFile
+    from ...schemas.position import Position
+    from ..backup.manifest import Backup, Type
+    from ..log import Log as Writable
+    from ..restore.restore import Restored
     from .bridged import BridgedLog, Live
     from .log import ArchiveLog
 
@@ -85,6 +91,39 @@ class Archive:
         from .bridged import BridgedLog
 
         return BridgedLog(self.log(), log)
+
+    # -- backups -----------------------------------------------------------------------------
+
+    def backup(
+        self,
+        replica: Replica | StoreFile,
+        log: Writable,
+        *,
+        type: Type = "full",
+        annotations: Mapping[str, str] | None = None,
+        timeout: float = 3600.0,
+    ) -> Backup:
+        """Back *replica* up at one position, while it goes on, and archive *log* up to there. See
+        :func:`..backup.api.backup`."""
+        from ..backup.api import backup
+
+        return backup(self, replica, log, type=type, annotations=annotations, timeout=timeout)
+
+    def restore(
+        self,
+        store: str | Path,
+        *,
+        to: str | Position = "latest",
+        log: Writable | None = None,
+        tables: Sequence[str] = (),
+        group: str | None = None,
+        base: str | None = None,
+        force: bool = False,
+    ) -> Restored:
+        """Make *store* what a replica held at *to*. See :func:`..backup.api.restore`."""
+        from ..backup.api import restore
+
+        return restore(self, store, to=to, log=log, tables=tables, group=group, base=base, force=force)
 
     # -- whose it is -------------------------------------------------------------------------
 

@@ -72,12 +72,13 @@ class BoundedReader:
     def __init__(self, reader: Reader, log: BoundedLog) -> None:
         self._reader, self._log = reader, log
         self._reading: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
         self._ends: list[End] = []
 
     def assign(self, position: Position) -> None:
         until = self._log.until
         within = Position({tp: offset for tp, offset in position.items() if offset < until.get(tp, 0)})
-        self._reading = set(within)
+        self._reading, self._paused = set(within), set()
         self._ends = [End(tp, offset) for tp, offset in position.items() if tp not in within]
         self._reader.assign(within)
 
@@ -90,7 +91,13 @@ class BoundedReader:
         self._reading -= set(partitions)
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        self._reader.pause(list(self._reading & set(partitions)))
+        self._paused = set(partitions)
+        self._pause()
+
+    def _pause(self) -> None:
+        """Nothing is paused if all the rest has reached the cut: what it is waited for there lies beyond."""
+        paused = self._reading & self._paused
+        self._reader.pause(list(paused if paused < self._reading else ()))
 
     def poll(self, max_records: int, timeout_s: float, gather_s: float = 0.0) -> Poll:
         waiting, self._ends = self._ends, []
@@ -99,6 +106,8 @@ class BoundedReader:
         if reached:
             self._reader.drop(sorted(reached))
             self._reading -= reached
+            if self._paused:
+                self._pause()
         poll.ends += waiting
         return poll
 

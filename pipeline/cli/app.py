@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ...schemas.errors import MerganserError, UsageError
-from . import archive, audit, broker, demo, loading, query, replica, rows, status, tables, tx
+from . import archive, audit, backup, broker, demo, loading, query, replica, restore, rows, status, tables, tx
 from .options import option
 from .output import emit, say
 
@@ -37,6 +37,8 @@ query.register(app)
 status.register(app)
 audit.register(app)
 tx.register(app)
+app.add_typer(backup.app, name="backup")
+restore.register(app)
 
 
 def _version(wanted: bool) -> None:

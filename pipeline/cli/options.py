@@ -46,6 +46,7 @@ RegistryUrl = Annotated[
     str | None, option("--registry", "URL of a schema registry. Without it: schemas live in the log.")
 ]
 Timeout = Annotated[float, option("--timeout", "Seconds to wait for Kafka.", min=0.1)]
+MaybeTimeout = Annotated[float | None, option("--timeout", "Seconds to wait for Kafka (15).", min=0.1)]
 AsJson = Annotated[bool, option("--json", "JSON instead of text.")]
 Store = Annotated[Path, option("--store", "The replica's DuckDB file.", dir_okay=False)]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", autocompletion=complete_tables)]
@@ -56,6 +57,10 @@ KeyFile = Annotated[
     Path | None, option("--key-file", "File with the key of an encrypted archive (64 hex digits).", dir_okay=False)
 ]
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
+
+TheArchive = Annotated[
+    str, option("--archive", "The archive: a folder, s3://bucket/prefix, or what else obstore knows.")
+]
 
 KeyFormat = Literal["avro", "string", "int", "long"]
 Level = Literal["eventual", "session", "bounded", "strong"]
@@ -75,6 +80,21 @@ def one_a_line(variable: str, given: list[str] | None) -> list[str] | None:
     if given and given == text.split():
         return [line.strip() for line in text.splitlines() if line.strip()]
     return given or None
+
+
+def open_log_if_there(servers: str | None, registry: str | None, timeout_s: float) -> Log | None:
+    """The log, if it answers. Starts no broker. UsageError if what was said of it is wrong."""
+    from ...schemas.errors import LogError
+    from ..broker import LocalBroker
+    from ..log import connect
+
+    try:
+        if not servers:
+            status = LocalBroker().status()
+            servers = status.bootstrap_servers if status.running else None
+        return connect(servers, registry=registry, timeout_s=timeout_s) if servers else None
+    except LogError:
+        return None
 
 
 def open_log(servers: str | None, registry: str | None, timeout_s: float) -> Log:

@@ -7,24 +7,24 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 
 import typer
 
-from ...schemas.errors import LogUnavailable, MerganserError, TableStopped
+from ...schemas.errors import LogUnavailable, MerganserError, TableStopped, UsageError
 from ...schemas.position import Position
 from .options import (
     DEFAULT_TIMEOUT_S,
     ArchiveUrl,
     AsJson,
     KeyFile,
+    MaybeTimeout,
     RegistryUrl,
     Servers,
-    Store,
-    Timeout,
     comma_separated,
     open_log,
     option,
@@ -34,12 +34,20 @@ from .output import emit, emit_json, say
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from ..archive.archive import Archive
+    from ..archive.bridged import BridgedLog
+    from ..config import NodeConfig
     from ..log import Log
 
 app = typer.Typer(help="Replicas: tables of the log, kept in a DuckDB file.")
 
-Group = Annotated[str, option("--group", "Name of the copy: a Kafka group id.")]
-Tables = Annotated[str, option("--tables", "Tables to follow, comma-separated.")]
+StoreFile = Annotated[Path | None, option("--store", "The replica's DuckDB file.", dir_okay=False)]
+Group = Annotated[str | None, option("--group", "Name of the copy: a Kafka group id.")]
+Tables = Annotated[str | None, option("--tables", "Tables to follow, comma-separated.")]
+Config = Annotated[
+    Path | None,
+    option("--config", "A merganser.toml that says all this, and what to archive and to back up.", dir_okay=False),
+]
 Split = Annotated[bool, option("--split", "Share the partitions with the other members of the group.")]
 AcceptPartial = Annotated[bool, option("--accept-partial", "Start though the log has lost its oldest rows.")]
 UntilEnd = Annotated[bool, option("--until-end", "End once it has all that the log had at the start.")]
@@ -55,9 +63,10 @@ def _group() -> None:
 
 @app.command()
 def run(
-    store: Store,
-    group: Group,
-    tables: Tables,
+    store: StoreFile = None,
+    group: Group = None,
+    tables: Tables = None,
+    config: Config = None,
     split: Split = False,
     accept_partial: AcceptPartial = False,
     until_end: UntilEnd = False,
@@ -66,29 +75,61 @@ def run(
     key_file: KeyFile = None,
     bootstrap_servers: Servers = None,
     registry: RegistryUrl = None,
-    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    timeout: MaybeTimeout = None,
     json: AsJson = False,
 ) -> None:
     """Follow tables until Ctrl-C or SIGTERM. What is applied is exact, whenever the process ends.
 
     With --archive, rows that the log no longer has come from there. Ends with exit 1 if none of the tables can go on.
-    While it runs, no other process can read FILE.
+    While it runs, no other process can read FILE. With --config it also archives, and makes backups in time;
+    options go before what that file says.
     """
     from ...consumers.replica import Replica
-    from ...schemas.errors import UsageError
-    from ..archive.archive import open_archive
+    from ..config import NodeConfig, read_config
+    from ..node import Node
 
+    given = NodeConfig(store, group or "", tuple(comma_separated(tables)))
+    said = given if config is None else read_config(config).after(given)
+    _check(said, split, until_end, archive)
+    servers, where = bootstrap_servers or said.bootstrap_servers, registry or said.registry
+    screen: Screen = JsonLines() if json else StatusLine() if sys.stdout.isatty() else PlainLines()
+    with until_stopped(), open_log(servers, where, timeout or said.timeout_s or DEFAULT_TIMEOUT_S) as log:
+        below, source = _archives(said, archive, key_file, log)
+        partial = accept_partial or said.accept_partial
+        with Replica(str(said.store), source, said.group, said.tables, split=split, accept_partial=partial) as replica:
+            with screen, warnings(screen, *_LOUD), Node(said, log, replica, below, screen.warn) as node:
+                end = log.ends(replica.position) if until_end else None
+                watch(replica, log, screen, every, end, beside=node.status)
+
+
+#: Who tells of a node's work.
+_LOUD = ("merganser.apply", "merganser.archive", "merganser.node")
+
+
+def _check(said: NodeConfig, split: bool, until_end: bool, archive: str | None) -> None:
+    """UsageError unless all of it can be done."""
+    for what, value in (("--store", said.store), ("--group", said.group), ("--tables", said.tables)):
+        if not value:
+            raise UsageError(f"Missing option '{what}': neither given, nor in a file of --config")
     if split and until_end:
         raise UsageError("a member of a split group has no end: its partitions come and go")
-    if split and archive is not None:
+    if split and (archive is not None or said.archive is not None):
         raise UsageError("a member of a split group is not filled from an archive: leave --archive or --split out")
-    screen: Screen = JsonLines() if json else StatusLine() if sys.stdout.isatty() else PlainLines()
-    with until_stopped(), open_log(bootstrap_servers, registry, timeout) as log:
-        names = comma_separated(tables)
-        source = log if archive is None else open_archive(archive, key_file).under(log)
-        with Replica(store, source, group, names, split=split, accept_partial=accept_partial) as replica:
-            with screen, warnings(screen):
-                watch(replica, log, screen, every, log.ends(replica.position) if until_end else None)
+
+
+def _archives(
+    said: NodeConfig, url: str | None, key_file: Path | None, log: Log
+) -> tuple[Archive | None, Log | BridgedLog]:
+    """The node's own archive, and what the replica reads: the log, over an archive if there is one."""
+    from ..archive.archive import Archive, open_archive
+
+    if url is not None:
+        below = open_archive(url, key_file)
+        return (None if said.archive is None else below), below.under(log)
+    if said.archive is None:
+        return None, log
+    own = Archive(said.archive.url, key_file or said.archive.key_file)
+    return own, log if own.cluster_id() is None else own.under(log)
 
 
 class Follower(Protocol):
@@ -105,10 +146,17 @@ class Follower(Protocol):
 
 
 def watch(
-    replica: Follower, log: Log, screen: Screen, every_s: float | None, end: Position | None, done: str = "applied"
+    replica: Follower,
+    log: Log,
+    screen: Screen,
+    every_s: float | None,
+    end: Position | None,
+    done: str = "applied",
+    beside: Callable[[], dict[str, Any]] = dict,
 ) -> None:
-    """Show how far the replica is until a signal comes, or it is at *end*; what ends the apply loop is raised."""
-    looks = Looks(replica, log, done)
+    """Show how far the replica is until a signal comes, or it is at *end*; what ends the apply loop is raised.
+    *beside* tells what else the process does."""
+    looks = Looks(replica, log, done, beside)
     try:
         while True:
             screen.show(looks.look())
@@ -171,6 +219,7 @@ class Status:
     stopped: dict[str, str] = field(default_factory=dict)
     waiting_for: str | None = None
     done: str = "applied"
+    beside: dict[str, Any] = field(default_factory=dict)
 
     def fields(self) -> dict[str, Any]:
         return {
@@ -180,6 +229,7 @@ class Status:
             "rate": round(self.rate, 1),
             "stopped": self.stopped,
             "waiting_for": self.waiting_for,
+            **self.beside,
         }
 
     def line(self) -> str:
@@ -188,6 +238,7 @@ class Status:
         parts += [f"{table} stopped" for table in self.stopped]
         if self.waiting_for:
             parts.append(f"waiting: {self.waiting_for}")
+        parts += [f"{name}: {facts['failed']}" for name, facts in self.beside.items() if facts["failed"]]
         return " · ".join(parts)
 
 
@@ -196,8 +247,8 @@ class Looks:
 
     window_s = 3.0
 
-    def __init__(self, replica: Follower, log: Log, done: str = "applied") -> None:
-        self._replica, self._log, self._done = replica, log, done
+    def __init__(self, replica: Follower, log: Log, done: str, beside: Callable[[], dict[str, Any]]) -> None:
+        self._replica, self._log, self._done, self._beside = replica, log, done, beside
         self._lately: deque[tuple[float, int]] = deque()
 
     def look(self) -> Status:
@@ -208,7 +259,8 @@ class Looks:
             lag = None
         applied = sum(position.values())
         stopped = {table: why.why for table, why in replica.stopped.items()}
-        return Status(position, applied, lag, self._rate(applied), stopped, replica.waiting_for, self._done)
+        waiting_for = replica.waiting_for
+        return Status(position, applied, lag, self._rate(applied), stopped, waiting_for, self._done, self._beside())
 
     def _rate(self, applied: int) -> float:
         now_s = time.monotonic()
@@ -307,15 +359,17 @@ class StatusLine:
 
 
 @contextmanager
-def warnings(screen: Screen, of: str = "merganser.apply") -> Iterator[None]:
-    """Show what the loop warns of. Errors are shown as states, or end the command."""
+def warnings(screen: Screen, *of: str) -> Iterator[None]:
+    """Show what the loops *of* these names warn of. Errors are shown as states, or end the command."""
     handler = _ToScreen(screen)
-    logger = logging.getLogger(of)
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(name) for name in of]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 class _ToScreen(logging.Handler):

@@ -50,7 +50,9 @@ def test_the_commands_are_those_of_the_contract() -> None:
     assert set(COMMANDS) == {
         *("merganser demo", "merganser put", "merganser delete", "merganser query", "merganser status"),
         *("merganser audit", "merganser replica run", "merganser tx resolve", "merganser import", "merganser export"),
+        "merganser restore",
         *("merganser archive run", "merganser archive check"),
+        *(f"merganser backup {word}" for word in ("create", "list", "verify", "expire")),
         *(f"merganser broker {word}" for word in ("start", "stop", "status")),
         *(f"merganser table {word}" for word in ("create", "list", "describe", "alter")),
     }

@@ -1,0 +1,80 @@
+"""The apply loop up to a position, and no further: what a restore is made of.
+
+The same :class:`Applier` takes the same steps as in a replica; only this drives it by hand. Invariant: when
+:func:`apply_until` returns, the store's read position is the target; killed or failed before, the store is whole
+at an earlier one, and the next call goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import duckdb
+
+from ..schemas.errors import NotFreshEnough
+from ..schemas.position import Position
+from .apply import Applier, BatchLimits
+from .collect import MustStop
+from .follow import Follow
+from .log import Log
+from .progress import Progress
+from .store import Store
+
+#: How long nothing may come of a log that has more.
+PATIENCE_S = 120.0
+
+
+def apply_until(
+    log: Log,
+    store: Store,
+    tables: Sequence[str],
+    target: Position,
+    told: Callable[[Position], None] = lambda read: None,
+    batches: BatchLimits | None = None,
+    patience_s: float = PATIENCE_S,
+) -> None:
+    """Apply *log*, which ends at *target*, to *store*. *told* hears of each position.
+
+    TableStopped if a table cannot go on; NotFreshEnough if the log brings nothing for *patience_s* seconds:
+    an open transaction, mostly.
+    """
+    progress = Progress()
+    reader = log.reader(store.group)
+    follow = Follow(log, store, tables, accept_partial=False)
+    applier = Applier(log, store, follow, reader, progress, batches or BatchLimits())
+    try:
+        applier.begin()
+        moved_s, before = time.monotonic(), Position()
+        while True:
+            read = progress.read
+            if read != before:
+                moved_s, before = time.monotonic(), read
+                told(read)
+            if read.reaches(target):
+                break
+            if time.monotonic() - moved_s > patience_s:
+                raise _stuck(log, read, target, patience_s)
+            _turn(applier)
+            for stopped in progress.stopped.values():
+                raise stopped
+        applier.rest(target)
+    finally:
+        applier.stop()
+        reader.close()
+
+
+def _turn(applier: Applier) -> None:
+    try:
+        applier.turn()
+    except duckdb.Error as error:
+        applier.recover(error)
+    except MustStop as why:
+        raise why.stopped[0] from why
+
+
+def _stuck(log: Log, read: Position, target: Position, patience_s: float) -> NotFreshEnough:
+    behind = read.behind(target)
+    hanging = log.open_transactions(list(behind), 1.0)
+    told = [f"{sum(behind.values())} offsets lack", *map(str, hanging)]
+    return NotFreshEnough("restore", patience_s, "; ".join(told))

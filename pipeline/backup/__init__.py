@@ -1,0 +1,1 @@
+"""Backups: what a replica holds at one position, kept beside the archive of its log."""

@@ -1,0 +1,253 @@
+"""``merganser backup``: make backups of a store, list, prove and remove them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ...schemas.errors import MerganserError, UsageError
+from .options import (
+    DEFAULT_TIMEOUT_S,
+    AsJson,
+    KeyFile,
+    RegistryUrl,
+    Servers,
+    Store,
+    TheArchive,
+    Timeout,
+    one_a_line,
+    open_log,
+    option,
+)
+from .output import count, emit, emit_json, emit_table, say
+
+if TYPE_CHECKING:
+    from ..archive.archive import Archive
+    from ..backup.catalog import Found
+    from ..backup.drill import Drilled
+    from ..backup.manifest import Backup
+    from ..backup.verify import Report
+
+app = typer.Typer(help="Backups: what a store holds at one position, beside the archive of its log.")
+
+BackupType = Annotated[
+    Literal["full", "incr"], option("--type", "full: all that the store holds. incr: a restore point after the last.")
+]
+Annotations = Annotated[
+    list[str] | None, option("--annotate", "A note to keep with it, NAME=VALUE; may be given several times.")
+]
+BackupId = Annotated[str | None, typer.Argument(metavar="[ID]", help="A backup, or how its id begins; else all.")]
+Drill = Annotated[bool, option("--drill", "Also restore each into a scratch store, and compare digests.")]
+Scratch = Annotated[Path | None, option("--scratch", "Folder for the drill's stores.", file_okay=False)]
+KeepFull = Annotated[int | None, option("--keep-full", "Full backups to keep of each group, the newest.")]
+KeepDays = Annotated[float | None, option("--keep-days", "Keep what was made in the last so many days.")]
+DryRun = Annotated[bool, option("--dry-run", "Say what would be done, and do nothing.")]
+Forget = Annotated[str | None, option("--forget", "Id of a damaged backup, to take away what is left of it.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Backups: what a store holds at one position, beside the archive of its log."""
+
+
+@app.command()
+def create(
+    store: Store,
+    archive: TheArchive,
+    type_: BackupType = "full",
+    annotate: Annotations = None,
+    key_file: KeyFile = None,
+    bootstrap_servers: Servers = None,
+    registry: RegistryUrl = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    json: AsJson = False,
+) -> None:
+    """Back up a store that no process has open, and archive its log up to it.
+
+    A store that is being followed is backed up by its own process: `replica run --config`, or `mg.Archive.backup`.
+    """
+    from ...consumers.storefile import StoreFile
+    from ..archive.archive import Archive
+    from ..backup.api import backup
+    from .bars import Bars
+
+    notes = parse_notes(one_a_line("MERGANSER_ANNOTATE", annotate))
+    with StoreFile(store) as source, open_log(bootstrap_servers, registry, timeout) as log, Bars() as bars:
+        made = backup(Archive(archive, key_file), source, log, type=type_, annotations=notes, watch=bars)
+    if json:
+        emit_json(facts(made))
+        return
+    if made.type != type_:
+        say("there was no full backup of this store to begin with: this one is full")
+    emit(made.id)
+    say(f"{made.type}, {count(made.rows, 'row')}, {made.new_bytes:,} new bytes, at {made.position}")
+
+
+@app.command(name="list")
+def list_(archive: TheArchive, key_file: KeyFile = None, json: AsJson = False) -> None:
+    """Every backup of an archive, oldest first, and what is wrong with it at first sight."""
+    from ..archive.archive import open_archive
+    from ..backup.catalog import catalog
+
+    found = catalog(open_archive(archive, key_file).objects)
+    if json:
+        for each in found:
+            emit_json(facts(each.backup, each) if each.backup else {"id": each.id, "wrong": each.wrong})
+        return
+    names = ["backup", "type", "group", "rows", "bytes", "new", "state", "notes"]
+    emit_table(names, (_row(each) for each in found), numeric=("rows", "bytes", "new"))
+
+
+@app.command()
+def verify(
+    archive: TheArchive,
+    backup: BackupId = None,
+    drill: Drill = False,
+    scratch: Scratch = None,
+    key_file: KeyFile = None,
+    json: AsJson = False,
+) -> None:
+    """Read every byte of the backups again, and of the archive under them. Exit 1 if anything is wrong."""
+    from ..archive.archive import open_archive
+    from ..backup.catalog import catalog, find
+    from ..backup.verify import verify as read_again
+    from .bars import Bars
+
+    place = open_archive(archive, key_file)
+    with Bars() as bars:
+        found = catalog(place.objects)
+        if backup is not None:
+            id_ = find(place.objects, backup).id
+            found = [each for each in found if each.id == id_]
+        report = read_again(place, found, bars, everything=backup is None)
+        drills = _drills(place, found, scratch, bars) if drill else []
+    _tell(report, drills, json)
+    if report.findings or any(each.wrong for each in drills):
+        raise BackupsDamaged(place.url, len(report.findings) + sum(bool(each.wrong) for each in drills))
+
+
+@app.command()
+def expire(
+    archive: TheArchive,
+    keep_full: KeepFull = None,
+    keep_days: KeepDays = None,
+    dry_run: DryRun = False,
+    forget: Forget = None,
+    key_file: KeyFile = None,
+    json: AsJson = False,
+) -> None:
+    """Remove backups that neither option keeps, never what a kept one needs nor the newest full one.
+
+    Files that no backup names any more go too. The archive of the log stays.
+    """
+    from ..archive.archive import open_archive
+    from ..backup import expire as expiry
+    from ..backup.policy import Policy
+
+    place, now = open_archive(archive, key_file), datetime.now(UTC)
+    if forget is not None:
+        if keep_full is not None or keep_days is not None or dry_run:
+            raise UsageError("--forget stands alone")
+        expiry.forget(place.objects, forget)
+        emit_json({"forgotten": forget}) if json else emit(f"forgotten {forget}")
+        return
+    policy = Policy(keep_full, keep_days)
+    done = expiry.preview(place.objects, policy, now) if dry_run else expiry.expire(place.objects, policy, now)
+    if json:
+        for verdict in done.verdicts:
+            emit_json({"id": verdict.backup.id, "kept": verdict.kept, "why": verdict.why})
+        emit_json({"files": len(done.files), "bytes": done.bytes, "waiting": done.waiting, "dry_run": dry_run})
+        return
+    rows = ((v.backup.id, v.backup.type, "keep" if v.kept else "remove", v.why) for v in done.verdicts)
+    emit_table(["backup", "type", "", "why"], rows)
+    say(f"{count(len(done.files), 'file')}, {done.bytes:,} bytes {'would be ' if dry_run else ''}removed")
+    if done.waiting:
+        say("files stay until the next time: a backup is being made")
+
+
+class BackupsDamaged(MerganserError):
+    """What `backup verify` found."""
+
+    def __init__(self, url: str, findings: int) -> None:
+        super().__init__(f"archive {url}: {count(findings, 'thing')} wrong with its backups")
+        self.hint = "put files back from a copy; `backup expire --forget ID` gives a damaged backup up"
+
+
+def parse_notes(texts: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE each. UsageError."""
+    notes: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name.strip()):
+            raise UsageError(f"--annotate {text!r} is not NAME=VALUE")
+        notes[name.strip()] = value
+    return notes
+
+
+def facts(backup: Backup, found: Found | None = None) -> dict[str, Any]:
+    """A backup for a program to read."""
+    return {
+        "id": backup.id,
+        "type": backup.type,
+        "base": backup.base or None,
+        "created": backup.created,
+        "group": backup.group,
+        "cluster": backup.cluster_id,
+        "position": backup.position,
+        "applied": backup.applied,
+        "tables": {table.topic: table.digest for table in backup.tables},
+        "rows": backup.rows,
+        "files": len(backup.files),
+        "bytes": backup.size,
+        "new_bytes": backup.new_bytes,
+        "seconds": backup.seconds,
+        "encrypted": bool(backup.key),
+        "schedule": backup.schedule or None,
+        "due": backup.due or None,
+        "late": backup.late,
+        "annotations": dict(backup.annotations),
+        "wrong": found.wrong if found and found.wrong else None,
+    }
+
+
+def _row(found: Found) -> tuple[Any, ...]:
+    backup = found.backup
+    if backup is None:
+        return (found.id, "", "", "", "", "", found.wrong, "")
+    notes = [f"{name}={value}" for name, value in backup.annotations.items()]
+    notes += [f"made up for {backup.due}"] if backup.late else []
+    facts = (backup.type, backup.group, backup.rows, backup.size, backup.new_bytes)
+    return (found.id, *facts, found.wrong or "whole", ", ".join(notes))
+
+
+def _drills(archive: Archive, found: list[Found], scratch: Path | None, bars: Any) -> list[Drilled]:
+    from ..backup.drill import drill
+
+    return [drill(archive, each.backup, scratch, bars) for each in found if each.backup and not each.wrong]
+
+
+def _tell(report: Report, drills: list[Drilled], json: bool) -> None:
+    if json:
+        emit_json(
+            {
+                "backups": report.backups,
+                "files": report.files,
+                "bytes": report.bytes,
+                "findings": [finding._asdict() for finding in report.findings],
+                "loose_files": list(report.loose),
+                "drills": [each._asdict() for each in drills],
+            }
+        )
+        return
+    for finding in report.findings:
+        emit(
+            f"{finding.file}: {finding.why}" + (f" (needed by {', '.join(finding.backups)})" if finding.backups else "")
+        )
+    for each in drills:
+        emit(f"drill of {each.backup}: {each.wrong or f'{each.rows:,} rows, every digest as it was backed up'}")
+    say(f"{count(report.backups, 'backup')}, {count(report.files, 'file')}, {report.bytes:,} bytes read")
+    if report.loose:
+        say(f"{count(len(report.loose), 'file')} named by no backup; `backup expire` removes them")

@@ -1,0 +1,44 @@
+"""Progress bars of long work: on stderr, and only if that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBars
+
+
+class Bars:
+    """A bar for each part of a piece of work, one below the other. Silent where no one looks."""
+
+    def __init__(self) -> None:
+        self._bars: RichBars | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Bars:
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichBars
+
+            from .output import console
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+            self._bars = RichBars(*columns, TimeRemainingColumn(), console=console(err=True))
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def begin(self, what: str, total: int) -> None:
+        if self._bars is not None:
+            self._task = self._bars.add_task(what, total=max(total, 1))
+
+    def advance(self, by: int) -> None:
+        if self._bars is not None:
+            self._bars.advance(self._task, by)

@@ -1,0 +1,100 @@
+"""``merganser restore``: a store as it was at a position, or at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import (
+    DEFAULT_TIMEOUT_S,
+    AsJson,
+    KeyFile,
+    RegistryUrl,
+    Servers,
+    Store,
+    TheArchive,
+    Timeout,
+    comma_separated,
+    open_log_if_there,
+    option,
+)
+from .output import count, emit, emit_json, say
+
+if TYPE_CHECKING:
+    from ..archive.archive import Archive
+    from ..log import Log
+
+To = Annotated[str, option("--to", "latest, a position (orders/0:120,orders/1:98), or a time (2026-01-31T12:00:00Z).")]
+SomeTables = Annotated[str | None, option("--tables", "Only these tables, comma-separated.")]
+Group = Annotated[str | None, option("--group", "Group of the new store. Without it: the backup's.")]
+Base = Annotated[
+    str | None, option("--base", "Id of the backup to begin with, or none. Without it: the newest that fits.")
+]
+Force = Annotated[bool, option("--force", "Replace a store that is there; it is kept beside the new one.")]
+DryRun = Annotated[bool, option("--dry-run", "Say what would be done, and do nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(restore)
+
+
+def restore(
+    archive: TheArchive,
+    store: Store,
+    to: To = "latest",
+    tables: SomeTables = None,
+    base: Base = None,
+    group: Group = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    key_file: KeyFile = None,
+    bootstrap_servers: Servers = None,
+    registry: RegistryUrl = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    json: AsJson = False,
+) -> None:
+    """Make a store what its tables were at a position: from a backup, the archive after it, and Kafka if it answers.
+
+    Time is the log's own: all records before the first one of that time. `replica run` then follows from there.
+    """
+    from ..archive.archive import open_archive
+    from ..backup.api import group_of
+    from ..restore.restore import Restorer
+    from ..restore.sources import Origin, Wish
+    from .bars import Bars
+
+    place = open_archive(archive, key_file)
+    log = _log(place, bootstrap_servers, registry, timeout)
+    try:
+        origin = Origin(place, log)
+        plan = origin.plan(Wish(to, tuple(comma_separated(tables)), base))
+        if dry_run:
+            emit_json(plan.fields()) if json else emit("\n".join(plan.lines()))
+            return
+        with Bars() as bars:
+            done = Restorer(origin, Path(store), group_of(plan.base, group), force, watch=bars).run(plan)
+    finally:
+        if log is not None:
+            log.close()
+    if json:
+        aside = None if done.aside is None else str(done.aside)
+        result = {"store": str(done.path), "position": str(done.position), "rows": done.rows, "aside": aside}
+        emit_json({**plan.fields(), **result, "compared": done.compared or None})
+        return
+    emit(f"{done.path}: {count(done.rows, 'row')} at {done.position}")
+    if done.compared:
+        say(f"digests are those of backup {done.compared}")
+    if done.aside is not None:
+        say(f"the store that was there is now {done.aside}")
+
+
+def _log(archive: Archive, servers: str | None, registry: str | None, timeout_s: float) -> Log | None:
+    log = open_log_if_there(servers, registry, timeout_s)
+    if log is None:
+        say("Kafka does not answer: the archive alone is used")
+    elif not servers and log.cluster_id != archive.cluster_id():
+        log.close()  # a local broker that has nothing to do with it
+        return None
+    return log

@@ -1,0 +1,224 @@
+"""A node: one process that keeps a replica up with the log, archives the log, and makes backups in time.
+
+Invariants
+- The replica goes on whatever becomes of archive and backups: what fails there is told, and tried again.
+- One backup is made at a time; one that failed is tried again after a while, not at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..schemas.errors import BackupFailed, MerganserError, NotFreshEnough
+from ..schemas.kafka import Deadline
+from ..schemas.position import Position
+from .archive.archive import Archive
+from .archive.archiver import Archiver
+from .archive.segments import SegmentLimits
+from .backup.api import ARCHIVE_TIMEOUT_S, archive_up_to
+from .backup.catalog import catalog
+from .backup.create import Backups, Request
+from .backup.expire import expire
+from .backup.manifest import Backup
+from .backup.policy import Policy
+from .backup.schedule import Due, Line, due, upcoming
+from .config import ArchiveConfig, NodeConfig
+
+if TYPE_CHECKING:
+    from ..consumers.replica import Replica
+    from .log import Log
+
+_log = logging.getLogger("merganser.node")
+
+#: How often the schedule is looked at, and how long a failed backup waits.
+_LOOK_S = 1.0
+_RETRY_S = (30.0, 120.0, 600.0)
+
+#: How long a node that is to stop may wait for the archive still.
+_PATIENCE_S = 5.0
+
+
+@dataclass
+class Schedule:
+    """Makes the backups of one replica when they are due, in a thread, between :meth:`start` and :meth:`stop`."""
+
+    archive: Archive
+    replica: Replica
+    lines: tuple[Line, ...]
+    keep: Policy | None
+    archive_up_to: Callable[[Position, float], None]
+    """Brings the archive to a position, within so many seconds."""
+    tell: Callable[[str], None] = _log.info
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    look_s: float = _LOOK_S
+    failed: str = ""
+    """Why the last try failed; empty if it did not."""
+    last: str = ""
+    """The id of the last backup that was made here."""
+    _failures: int = 0
+    _not_before: datetime | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="merganser-backup", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No further backup. One that is being made is given up: the next finds what it has uploaded."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def status(self) -> dict[str, Any]:
+        """For people and programs who look at the node."""
+        following = upcoming(self.lines, self.now())
+        return {
+            "last": self.last or None,
+            "next": following[0].isoformat() if following else None,
+            "next_type": following[1].type if following else None,
+            "failed": self.failed or None,
+        }
+
+    def look(self) -> Backup | None:
+        """Make the backup that is due, if one is; what fails is kept in :attr:`failed`."""
+        now = self.now()
+        if self._not_before is not None and now < self._not_before:
+            return None
+        try:
+            wanted = self._due(now)
+            made = None if wanted is None else self._make(wanted)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next one is tried, and people are told
+            self._note_failure(error, now)
+            return None
+        if made is not None:
+            self._failures, self._not_before, self.failed, self.last = 0, None, "", made.id
+        return made
+
+    def _due(self, now: datetime) -> Due | None:
+        # The catalogue is only read when a line has come to its time since the last look.
+        following = upcoming(self.lines, self._looked) if self._looked else None
+        if following is not None and following[0] > now:
+            return None
+        there = [found.backup for found in catalog(self.archive.objects) if found.backup and not found.wrong]
+        wanted = due(self.lines, there, self.replica.group, now)
+        self._looked = now if wanted is None else None
+        return wanted
+
+    _looked: datetime | None = None
+
+    def _make(self, wanted: Due) -> Backup:
+        request = Request(wanted.line.type, {}, wanted.line.name, wanted.at.isoformat(), wanted.late)
+        maker = Backups(self.archive.objects, self.archive.key, step=self._go_on)
+        made = maker.create(self.replica, request, self._archive)
+        late = f", made up for {made.due}" if made.late else ""
+        self.tell(f"backup {made.id} made: {made.type}, {made.rows:,} rows, {made.new_bytes:,} new bytes{late}")
+        if self.keep is not None:
+            gone = [v for v in expire(self.archive.objects, self.keep, self.now()).verdicts if not v.kept]
+            if gone:
+                self.tell(f"removed {len(gone)} backups that nothing keeps")
+        return made
+
+    def _archive(self, position: Position) -> None:
+        """Wait for the archive, and look now and then whether the node is to stop."""
+        deadline = Deadline(ARCHIVE_TIMEOUT_S)
+        while True:
+            try:
+                return self.archive_up_to(position, min(_PATIENCE_S, deadline.left_s))
+            except NotFreshEnough:
+                self._go_on("waiting")
+                if deadline.passed:
+                    raise
+
+    def _go_on(self, step: str) -> None:
+        if self._stopping.is_set():
+            raise BackupFailed(f"the node stops ({step})")
+
+    def _note_failure(self, error: Exception, now: datetime) -> None:
+        if self._stopping.is_set():
+            return
+        pause_s = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
+        self._failures, self._not_before = self._failures + 1, now + timedelta(seconds=pause_s)
+        self.failed = str(error) if isinstance(error, MerganserError) else repr(error)
+        _log.warning("no backup was made (%s); trying again in %d s", self.failed, pause_s)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.look()
+            self._stopping.wait(self.look_s)
+
+
+class Node:
+    """What *config* says beside the replica: archiver and schedule. Use it in a ``with``, inside the replica's."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        log: Log,
+        replica: Replica,
+        archive: Archive | None,
+        tell: Callable[[str], None] = _log.info,
+    ) -> None:
+        self._config, self._log, self._replica, self._archive = config, log, replica, archive
+        self._tell = tell
+        self._stack = ExitStack()
+        self.archiver: Archiver | None = None
+        self.schedule: Schedule | None = None
+
+    def __enter__(self) -> Node:
+        with ExitStack() as stack:
+            settings = self._config.archive
+            if self._archive is not None and settings is not None:
+                if settings.run:
+                    self.archiver = stack.enter_context(self._archiver(self._archive, settings))
+                if self._config.backups:
+                    up_to = partial(self._up_to, self._archive)
+                    config = self._config
+                    self.schedule = Schedule(
+                        self._archive, self._replica, config.backups, config.expire, up_to, self._tell
+                    )
+                    self.schedule.start()
+                    stack.callback(self.schedule.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def status(self) -> dict[str, Any]:
+        """Fields for ``replica run --json``."""
+        fields: dict[str, Any] = {}
+        if self.archiver is not None:
+            why = self.archiver.error
+            fields["archive"] = {
+                "position": str(self.archiver.position),
+                "waiting_for": self.archiver.waiting_for,
+                "stopped": {table: stopped.why for table, stopped in self.archiver.stopped.items()},
+                "failed": None if why is None else str(why),
+            }
+        if self.schedule is not None:
+            fields["backup"] = self.schedule.status()
+        return fields
+
+    def _archiver(self, archive: Archive, settings: ArchiveConfig) -> Archiver:
+        age = settings.roll_s
+        limits = SegmentLimits() if age is None else SegmentLimits(age_s=age)
+        return Archiver(self._log, archive, sorted(self._config.tables), limits=limits)
+
+    def _up_to(self, archive: Archive, position: Position, timeout_s: float) -> None:
+        """By the node's own archiver, if it runs."""
+        if self.archiver is not None and self.archiver.error is None:
+            self.archiver.until(position)
+            self.archiver.wait(position, timeout_s)
+        else:
+            archive_up_to(archive, self._log, position, timeout_s)

@@ -1,0 +1,195 @@
+"""What a restore may draw from, and the position that it is asked for: the questions that planning needs answered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ...schemas.errors import (
+    ArchiveDamaged,
+    BadPosition,
+    LogUnavailable,
+    NotRestorable,
+    UnknownTable,
+    UsageError,
+    WrongArchive,
+)
+from ...schemas.position import Position, TopicPartition
+from ..archive.archive import Archive
+from ..archive.log import ArchiveLog
+from ..backup.catalog import all_whole, find
+from ..backup.manifest import Backup
+from ..log import Log
+from .plan import Covered, Live, RestorePlan, Segment, Sources, plan_restore
+
+LATEST = "latest"
+NO_BASE = "none"
+
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: *to* is ``latest``, a position or a time; *base* the id of a backup, or ``none``."""
+
+    to: str = LATEST
+    tables: tuple[str, ...] = ()
+    base: str | None = None
+
+
+class Origin:
+    """An archive with its backups, and the log if it answers: where a restore comes from."""
+
+    def __init__(self, archive: Archive, log: Log | None) -> None:
+        self.archive, self.log = archive, log
+        self.below: ArchiveLog = archive.log()
+        self.backups: list[Backup] = []
+        """Those that the last plan knew."""
+        if log is not None and log.cluster_id != self.below.cluster_id:
+            why = f"it is the archive of cluster {self.below.cluster_id}, this is cluster {log.cluster_id}"
+            raise WrongArchive(archive.url, why)
+
+    @property
+    def cluster_id(self) -> str:
+        return self.below.cluster_id
+
+    def plan(self, wish: Wish) -> RestorePlan:
+        """How to fulfil *wish*. NotRestorable; UsageError and its kind if it names what is not there."""
+        backups = self.backups = self._backups(wish.base)
+        time_ms, position = _meant(wish.to)
+        tables = self._tables(wish, backups, position)
+        partitions = self._partitions(tables, backups)
+        sources = self._sources(backups, partitions)
+        if position is not None:
+            target = _complete(position, tables, partitions)
+        elif time_ms is not None:
+            target = self._at_time(sources, time_ms)
+        else:
+            target = _newest(sources, partitions)
+        base = wish.base if wish.base in (None, NO_BASE) else backups[0].id
+        return plan_restore(wish.to, target, tables, sources, base)
+
+    def check_schemas(self, plan: RestorePlan) -> None:
+        """ArchiveDamaged unless every schema version that the archive's part of *plan* may meet is there: a record of
+        one that is missing would be taken for a bad one."""
+        newest: dict[str, int] = {}
+        for way in plan.ways:
+            chain = self.below.chain(way.partition)
+            for link in chain.links if chain is not None else ():
+                if link.next > way.base and link.first < way.archive:
+                    for subject, number in link.versions.items():
+                        newest[subject] = max(number, newest.get(subject, 0))
+        for subject, number in newest.items():
+            if number not in {version.version for version in self.archive.versions(subject)}:
+                raise ArchiveDamaged(self.archive.url, f"schemas/{subject}/{number:06d}.json", "it is missing")
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _backups(self, base: str | None) -> list[Backup]:
+        """Those to begin with. Without a choice all have to be whole: who knows what a damaged one would be."""
+        if base == NO_BASE:
+            return []
+        return all_whole(self.archive.objects) if base is None else [find(self.archive.objects, base)]
+
+    def _tables(self, wish: Wish, backups: Sequence[Backup], position: Position | None) -> list[str]:
+        """Those that are asked for; else those of the position, of the newest backup, of the archive."""
+        known = set(self.archive.topics()) | {table.topic for backup in backups for table in backup.tables}
+        named = set(wish.tables) or {tp.topic for tp in position or ()}
+        if not named:
+            newest = max(backups, key=lambda b: b.id, default=None)
+            named = known if newest is None else {table.topic for table in newest.tables}
+        for table in sorted(named - known):
+            hint = f"the archive has: {', '.join(sorted(known)) or 'nothing'}"
+            raise UnknownTable(table, hint=hint)
+        if not named:
+            raise NotRestorable(wish.to, "neither the archive nor a backup has any table")
+        return sorted(named)
+
+    def _partitions(self, tables: Collection[str], backups: Sequence[Backup]) -> list[TopicPartition]:
+        counts = {t.topic: t.partitions for backup in backups for t in backup.tables}
+        archived = self.below.identify(tables)
+        counts |= {topic: found.partitions for topic, found in archived.items()}
+        return [TopicPartition(table, p) for table in tables for p in range(counts[table])]
+
+    def _sources(self, backups: Sequence[Backup], partitions: Collection[TopicPartition]) -> Sources:
+        ids = {topic: found.topic_id for topic, found in self.below.identify({tp.topic for tp in partitions}).items()}
+        archive = {}
+        for tp in partitions:
+            chain = self.below.chain(tp, refreshed=True)
+            if chain is not None:
+                links = tuple(Segment(link.first, link.next, link.size, link.lost) for link in chain.links)
+                archive[tp] = Covered(ids[tp.topic], links)
+        return Sources(backups, archive, self._live(partitions), partitions)
+
+    def _live(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Live]:
+        if self.log is None:
+            return {}
+        try:
+            ids = self.log.identify({tp.topic for tp in partitions})
+            there = [tp for tp in partitions if tp.topic in ids]
+            starts, ends = self.log.starts(there), self.log.ends(there)
+        except LogUnavailable:
+            return {}
+        return {tp: Live(ids[tp.topic].topic_id, starts[tp], ends[tp]) for tp in there if tp in starts and tp in ends}
+
+    def _at_time(self, sources: Sources, time_ms: int) -> Position:
+        """By the log's own timestamps, never by a client's clock (FAILURES 32)."""
+        target = dict(self.below.at_time(list(sources.archive), time_ms))
+        beyond = [tp for tp in sources.live if target.get(tp, 0) >= _archive_end(sources, tp)]
+        if beyond and self.log is not None:
+            later = self.log.at_time(beyond, time_ms)
+            target |= {tp: max(later[tp], _archive_end(sources, tp)) for tp in beyond}
+        return Position({tp: target.get(tp, 0) for tp in sources.partitions})
+
+
+def _archive_end(sources: Sources, tp: TopicPartition) -> int:
+    return sources.archive[tp].end if tp in sources.archive else 0
+
+
+def _newest(sources: Sources, partitions: Collection[TopicPartition]) -> Position:
+    """As far as anything leads."""
+    ends = {tp: _archive_end(sources, tp) for tp in partitions}
+    fulls = [b for b in sources.backups if b.type == "full" and all(tp in b.read for tp in partitions)]
+    if fulls:
+        newest = max(fulls, key=lambda b: b.id).read
+        ends = {tp: max(end, newest[tp]) for tp, end in ends.items()}
+    return Position({tp: max(end, sources.live[tp].end) if tp in sources.live else end for tp, end in ends.items()})
+
+
+def _complete(position: Position, tables: Sequence[str], partitions: Collection[TopicPartition]) -> Position:
+    """*position*, which has to name each of *partitions* and no other: what is left out would be empty."""
+    missing = [tp for tp in partitions if tp not in position]
+    if missing:
+        raise UsageError(f"--to names no offset of {missing[0]}: name every partition of {', '.join(tables)}")
+    beyond = [tp for tp in position if tp.topic in tables and tp not in partitions]
+    if beyond:
+        raise UsageError(f"--to names {min(beyond)}, which does not exist")
+    return Position({tp: position[tp] for tp in partitions})
+
+
+def _meant(to: str) -> tuple[int | None, Position | None]:
+    """The time in milliseconds, or the position, that *to* spells; neither is ``latest``. UsageError."""
+    if to == LATEST:
+        return None, None
+    if _TIME.match(to):
+        return _time_ms(to), None
+    try:
+        position = Position.parse(to)
+    except BadPosition:
+        position = Position()
+    if not position:
+        raise UsageError(f"--to is latest, a position (orders/0:120,orders/1:98) or a time, not {to!r}")
+    return None, position
+
+
+def _time_ms(text: str) -> int:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"not a time: {text!r}; it reads like 2026-01-31T12:00:00Z") from None
+    if time.tzinfo is None:
+        raise UsageError(f"time {text!r} has no zone: end it with Z for UTC, or with an offset like +01:00")
+    # Up: a record counts from the first whole millisecond at or after the time.
+    return -int(-time.timestamp() * 1000 // 1)
