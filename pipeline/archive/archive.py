@@ -201,7 +201,7 @@ class Archive:
                 raise ArchiveDamaged(self.url, name, "it is missing")
             version = SchemaVersion(facts["subject"], facts["version"], facts["id"], facts["schema"])
             expected[version.version] = facts["previous"]
-            if name != _schema_name(version):
+            if name != _schema_name(version.subject, version.version):
                 raise ArchiveDamaged(self.url, name, f"it is version {version.version} of {version.subject}")
             found[version.version] = version
         for version_, previous in expected.items():
@@ -214,7 +214,7 @@ class Archive:
         """Keep *versions* of one subject, all that the registry has. WrongArchive if one of them differs here."""
         previous = 0
         for version in versions:
-            name = _schema_name(version)
+            name = _schema_name(version.subject, version.version)
             facts = {
                 "format": FORMAT,
                 "subject": version.subject,
@@ -315,11 +315,16 @@ class Archive:
         return data
 
     def segment(self, link: Manifest) -> pq.ParquetFile:
-        """The data of *link*, to be read by :func:`segments.batches`."""
+        """The data of *link*, to be read by :func:`segments.batches`; its schemas are there, or it is ArchiveDamaged:
+        a record of one that is missing would be taken for a bad one."""
         import pyarrow as pa
 
         from .segments import decode as decode_segment
 
+        for subject, number in link.versions.items():
+            name = _schema_name(subject, number)
+            if self._facts(name, *_SCHEMA) is None:
+                raise ArchiveDamaged(self.url, name, f"it is missing; {link.file} needs it")
         data = self.data(link)
         try:
             return decode_segment(data, self.key if link.key else None, link.salt)
@@ -357,8 +362,8 @@ def table_name(topic: str, topic_id: str) -> str:
     return f"tables/{topic_folder(topic, topic_id)}/table.json"
 
 
-def _schema_name(version: SchemaVersion) -> str:
-    return f"schemas/{version.subject}/{version.version:06d}.json"
+def _schema_name(subject: str, number: int) -> str:
+    return f"schemas/{subject}/{number:06d}.json"
 
 
 def open_archive(url: str, key_file: str | Path | None = None) -> Archive:

@@ -195,7 +195,6 @@ class Restorer:
             reached = Position({tp: stored.next_offset for tp, stored in store.positions().items()})
             self.watch.begin("apply", sum(reached.behind(plan.target).values()))
             if self._over_archive(plan, reached):
-                self.origin.check_schemas(plan)
                 self._until(store, BoundedLog(self.origin.below, plan.from_archive), plan, plan.from_archive)
                 store.caught_up_at(self._times(plan, reached, before))
             self.step("archive-applied")

@@ -7,15 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ...schemas.errors import (
-    ArchiveDamaged,
-    BadPosition,
-    LogUnavailable,
-    NotRestorable,
-    UnknownTable,
-    UsageError,
-    WrongArchive,
-)
+from ...schemas.errors import BadPosition, LogUnavailable, NotRestorable, UnknownTable, UsageError, WrongArchive
 from ...schemas.position import Position, TopicPartition
 from ..archive.archive import Archive
 from ..archive.log import ArchiveLog
@@ -70,20 +62,6 @@ class Origin:
             target = _newest(sources, partitions)
         base = wish.base if wish.base in (None, NO_BASE) else backups[0].id
         return plan_restore(wish.to, target, tables, sources, base)
-
-    def check_schemas(self, plan: RestorePlan) -> None:
-        """ArchiveDamaged unless every schema version that the archive's part of *plan* may meet is there: a record of
-        one that is missing would be taken for a bad one."""
-        newest: dict[str, int] = {}
-        for way in plan.ways:
-            chain = self.below.chain(way.partition)
-            for link in chain.links if chain is not None else ():
-                if link.next > way.base and link.first < way.archive:
-                    for subject, number in link.versions.items():
-                        newest[subject] = max(number, newest.get(subject, 0))
-        for subject, number in newest.items():
-            if number not in {version.version for version in self.archive.versions(subject)}:
-                raise ArchiveDamaged(self.archive.url, f"schemas/{subject}/{number:06d}.json", "it is missing")
 
     # -- inside ------------------------------------------------------------------------------
 
