@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import Producer as KafkaProducer
@@ -128,16 +127,17 @@ def test_8_a_transaction_that_was_given_up_is_taken_for_fencing(
     plant(naive, "timeout-is-fencing", monkeypatch)
     played.writer.producer.close()
     played.writer.producer = played.clients.log.producer()  # nobody else has its id
-    send = TransactionalClient._send
+    open_for = TransactionalClient._open_for
 
-    def given_up(self: TransactionalClient, client: Any, *args: Any) -> None:
+    def given_up(self: TransactionalClient, tx: str) -> KafkaProducer:
+        client = open_for(self, tx)
         if not done:  # the coordinator answers so when the time is up, or when a newer one has fenced it
             done.append(KafkaProducer({"bootstrap.servers": played.plan.servers, "transactional.id": self._id}))
             done[0].init_transactions(30)
-        send(self, client, *args)
+        return client
 
     done: list[KafkaProducer] = []
-    monkeypatch.setattr(TransactionalClient, "_send", given_up)
+    monkeypatch.setattr(TransactionalClient, "_open_for", given_up)
     played.writer.do_transfer_op()
     played.clients.scan("strong")
     verdict(played, naive, "lost")

@@ -39,7 +39,7 @@ def kill(broker: LocalBroker) -> None:
 @pytest.mark.parametrize(
     ("moment", "told"),
     [
-        pytest.param("_send", RolledBack, id="before sending", marks=pytest.mark.slow),
+        pytest.param("_open_for", RolledBack, id="before sending", marks=pytest.mark.slow),
         pytest.param("_end", CommitInDoubt, id="before EndTxn"),
     ],
 )
@@ -48,14 +48,15 @@ def test_a_broker_that_dies_around_the_commit(
 ) -> None:
     original = getattr(TransactionalClient, moment)
 
-    def killed_first(self: TransactionalClient, *args: Any) -> None:
+    def killed(self: TransactionalClient, *args: Any) -> Any:
+        opened = original(self, *args) if moment == "_open_for" else None
         if own_broker.status().running and not died:
             kill(own_broker)
             died.append(True)
-        original(self, *args)
+        return original(self, *args) if opened is None else opened
 
     died: list[bool] = []
-    monkeypatch.setattr(TransactionalClient, moment, killed_first)
+    monkeypatch.setattr(TransactionalClient, moment, killed)
     with connect(own_broker.status().bootstrap_servers) as log:
         table = log.create_table("orders", SCHEMA, ["order_id"], partitions=2)
         with log.producer(QUICK) as producer:
