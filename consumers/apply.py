@@ -26,6 +26,7 @@ import duckdb
 
 from ..schemas.errors import StoreFailed, TableStopped
 from ..schemas.position import Position, TopicPartition
+from .atomic import OVERHEAD
 from .batch import Batch
 from .checks import Stored
 from .collect import Collector, MustStop
@@ -84,6 +85,7 @@ class Applier:
         self._reader = reader
         self._progress = progress
         self._limits = limits
+        self._pending_bytes = store.limits.pending_bytes
         self._collector = Collector()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="merganser-commit")
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="merganser-look")
@@ -155,7 +157,10 @@ class Applier:
 
     def _many_undecoded(self) -> bool:
         waiting, limits = self._collector, self._limits
-        times = _TOGETHER if waiting.marked else 1
+        times = 1
+        # All of it may have to be held back, and half of what may be is when the rest is paused.
+        if waiting.marked and waiting.undecoded_bytes + OVERHEAD * waiting.undecoded < self._pending_bytes // 4:
+            times = _TOGETHER
         return waiting.undecoded >= times * limits.poll_records or waiting.undecoded_bytes >= times * limits.poll_bytes
 
     @property
@@ -325,7 +330,7 @@ class Applier:
     def _keep_together(self) -> None:
         """Once much is held back, read only what it has waited for longest: then that gets less, however
         unevenly partitions come."""
-        held, limit = self._collector.waiting.nbytes, self._store.limits.pending_bytes
+        held, limit = self._collector.waiting.nbytes, self._pending_bytes
         paused: frozenset[TopicPartition] = frozenset()
         if held > limit // 2 or (self._paused and held > limit // 4):
             paused = self._collector.owned - self._collector.waiting.next_for(self._collector.position)
@@ -343,7 +348,7 @@ class Applier:
             waiting.close(unclosed, self._patiently(lambda: self._log.horizon(self._collector.owned)))
         if waiting.torn(self._collector.position):
             self.flush()  # what was read and not decided on may be what they wait for
-        stopped = waiting.overfull(self._store.limits.pending_bytes) or waiting.torn(self._collector.position)
+        stopped = waiting.overfull(self._pending_bytes) or waiting.torn(self._collector.position)
         if stopped:
             self._stop_tables(stopped)
 

@@ -70,10 +70,11 @@ class Entry:
     @property
     def nbytes(self) -> int:
         """About what it takes in memory, with its places in tables and queues."""
-        return len(self.key or b"") + len(self.value or b"") + _OVERHEAD
+        return len(self.key or b"") + len(self.value or b"") + OVERHEAD
 
 
-_OVERHEAD = 600
+#: What a record that is held back takes beside its key and value.
+OVERHEAD = 600
 
 
 def key_identity(key: bytes, framed: bool) -> bytes:

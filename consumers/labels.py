@@ -13,6 +13,9 @@ from .whole import Labelled
 
 _NO_MARKS = Marks()
 
+#: What longer headers say is not remembered, so that memory is bounded.
+_REMEMBERED_BYTES = 256
+
 
 def label(chunk: Chunk, framed: bool) -> tuple[Labelled, dict[int, str]]:
     """What the headers of *chunk* say, and of which records they say nothing that can be read, and why."""
@@ -21,7 +24,7 @@ def label(chunk: Chunk, framed: bool) -> tuple[Labelled, dict[int, str]]:
     bad: dict[int, str] = {}
     for i, headers in chunk.headers.items():
         try:
-            txs[i], marks = _decoded(tuple(headers))
+            txs[i], marks = _said(tuple(headers))
         except BadHeader as why:
             bad[i] = str(why)
             continue
@@ -30,11 +33,22 @@ def label(chunk: Chunk, framed: bool) -> tuple[Labelled, dict[int, str]]:
     return Labelled(chunk.partitions, chunk.offsets, chunk.keys, txs, more, framed), bad
 
 
-@lru_cache(maxsize=8192)  # partitions come one after the other, each with a part of many transactions
-def _decoded(headers: tuple[tuple[str, bytes | str | None], ...]) -> tuple[str | None, Marks | None]:
-    """The transaction, and all that they say if that is more. Most records of a transaction say the same."""
+Ours = tuple[tuple[str, bytes | str | None], ...]
+
+
+def _said(headers: Ours) -> tuple[str | None, Marks | None]:
+    """The transaction, and all that they say if that is more. Most records of a transaction say the same, and
+    partitions come one after the other, each with a part of many transactions; a long manifest comes seldom."""
+    short = sum(len(value or "") for _, value in headers) <= _REMEMBERED_BYTES
+    return _remembered(headers) if short else _decoded(headers)
+
+
+def _decoded(headers: Ours) -> tuple[str | None, Marks | None]:
     marks = decode(headers) or _NO_MARKS
     return marks.tx, None if marks == Marks(marks.tx) else marks
+
+
+_remembered = lru_cache(maxsize=4096)(_decoded)
 
 
 def entries(topic: str, chunk: Chunk, labelled: Labelled, indices: Iterable[int]) -> list[Entry]:
@@ -52,7 +66,7 @@ def entries(topic: str, chunk: Chunk, labelled: Labelled, indices: Iterable[int]
     ]
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _bare(tx: str | None) -> Marks:
     return Marks(tx)
 

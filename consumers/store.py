@@ -292,6 +292,7 @@ class Store:
         entries = [entry for unit in stage.units for entry in unit.entries]
         keyless = {part.table for part in stage.tables if not part.key}
         known = ledger.known(self._con, entries)
+        known += [op for op in batch.operations if op.kind == "op"]  # of the stages before: not written down yet
         verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled, keyless)
         without: dict[str, list[int]] = defaultdict(list)
         for verdict in verdicts:

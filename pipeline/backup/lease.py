@@ -45,6 +45,8 @@ class Lease:
         while True:
             self._write()
             ages = _ages(self._objects, self._name)
+            if ages is None:
+                continue  # taken away in this very moment, by an expiry: it is to be seen
             if EXPIRING not in ages:
                 return
             if ages[EXPIRING] > STALE_S:
@@ -62,9 +64,11 @@ class Lease:
             self._write()
 
     def ensure(self) -> None:
-        """Have it from now on, also if it was taken away meanwhile for a dead one's. Then files may be gone."""
-        if self._objects.read(self._name) is None:
-            self._take(_WAIT_S)
+        """Have it from now on, also if it was taken away meanwhile for a dead one's. Then files may be gone.
+
+        It may have been taken away and written again by :meth:`renew`, so it is not enough that it is there.
+        """
+        self._take(_WAIT_S)
 
     def release(self) -> None:
         self._objects.delete(self._name)
@@ -82,7 +86,7 @@ def expiring(objects: Objects) -> Iterator[bool]:
         if not _lock(objects):
             raise BackupBusy(objects.url, "another process removes backups")
     try:
-        ages = _ages(objects, EXPIRING)
+        ages = _ages(objects, EXPIRING) or {}
         running = {name for name in ages if name.startswith(f"{RUNNING}/")}
         dead = {name for name in running if ages[name] > STALE_S}
         for name in dead:
@@ -105,14 +109,15 @@ def _break_if_stale(objects: Objects) -> None:
     probe = f"{FOLDER}/clock-{uuid4()}.json"
     objects.put(probe, b"{}\n")
     try:
-        if _ages(objects, probe).get(EXPIRING, 0) > STALE_S:
+        if (_ages(objects, probe) or {}).get(EXPIRING, 0) > STALE_S:
             objects.delete(EXPIRING)
     finally:
         objects.delete(probe)
 
 
-def _ages(objects: Objects, now: str) -> dict[str, float]:
-    """How much older than *now*, which was written just now, each lease is, by the store's clock."""
+def _ages(objects: Objects, now: str) -> dict[str, float] | None:
+    """How much older than *now*, which was written just now, each lease is, by the store's clock; None if *now* is
+    gone again."""
     times = {found.name: found.modified_s for found in objects.list(FOLDER)}
     leases = {name: at for name, at in times.items() if name == EXPIRING or name.startswith(f"{RUNNING}/")}
-    return {name: times[now] - at for name, at in leases.items() if name != now} if now in times else {}
+    return {name: times[now] - at for name, at in leases.items() if name != now} if now in times else None

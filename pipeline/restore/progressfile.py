@@ -13,11 +13,12 @@ from .plan import RestorePlan
 
 @dataclass(frozen=True)
 class Mark:
-    """*stage* is ``loaded`` (the base is in the new file) or ``verified`` (it may take its place); *aside* where
-    the old file goes."""
+    """*stage* is ``loaded`` (the base is in the new file) or ``verified`` (at *target*, it may take its place);
+    *aside* is where the old file goes."""
 
     plan: str
     stage: str
+    target: str
     aside: str = ""
 
 

@@ -93,8 +93,10 @@ class Restorer:
         with self._alone(), _unused(self.path) as there:
             mark = self._begun(plan)
             if mark is not None and self._done(mark):
-                return self._finish(mark)
-            if there and not self.force and not (mark and mark.aside):
+                if mark.target == str(plan.target):
+                    return self._finish(mark)
+                mark = None  # that one is over: the store there is like any other
+            if there and not self.force and not (mark and self._goes_aside(mark)):
                 raise StoreInTheWay(str(self.path), there)
             try:
                 if mark is None or not self._goes_on(plan):
@@ -138,6 +140,10 @@ class Restorer:
         """True if an earlier run was killed after its last rename."""
         moved = not mark.aside or self.path.with_name(mark.aside).exists()
         return mark.stage == "verified" and not self.work.exists() and self.path.exists() and moved
+
+    def _goes_aside(self, mark: Mark) -> bool:
+        """True if an earlier run was about to put the store away that is there now."""
+        return bool(mark.aside) and not self.path.with_name(mark.aside).exists()
 
     def _goes_on(self, plan: RestorePlan) -> bool:
         """True if what was begun leads to *plan*'s target."""
@@ -284,7 +290,7 @@ class Restorer:
         with self.work.open("rb") as file:
             os.fsync(file.fileno())
         aside = before.aside if before else ""
-        if not aside and self.path.exists():
+        if self.path.exists() and not (before and self._goes_aside(before)):
             aside = f"{self.path.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         self._write_mark(plan, "verified", aside)
         self.step("verified")
@@ -304,7 +310,7 @@ class Restorer:
         self.work.unlink()
         sync_folder(self.path.parent)
         self.step("in-place")
-        return self._finish(Mark("", "verified", aside))
+        return self._finish(Mark("", "verified", str(plan.target), aside))
 
     def _finish(self, mark: Mark) -> Restored:
         self._mark.unlink(missing_ok=True)
@@ -321,7 +327,8 @@ class Restorer:
         return Restored(result.path, result.position, result.applied, result.rows, aside, result.compared)
 
     def _write_mark(self, plan: RestorePlan, stage: str, aside: str = "") -> None:
-        write_mark(self._mark, Mark(fingerprint(plan, self.origin.cluster_id, self.group), stage, aside))
+        made = fingerprint(plan, self.origin.cluster_id, self.group)
+        write_mark(self._mark, Mark(made, stage, str(plan.target), aside))
 
 
 @contextmanager

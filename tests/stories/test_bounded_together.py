@@ -1,0 +1,51 @@
+"""The default limits, a hundredth of each: what is decoded together must leave room for what is held back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from merganser.consumers.apply import BatchLimits
+from merganser.consumers.dbfile import Limits
+from merganser.schemas.headers import Marks
+from merganser.schemas.position import TopicPartition
+from merganser.schemas.table import SchemaVersion, Table
+from stories.test_atomicity import OneAfterTheOther
+from stories.world import replica
+from support.fakelog import FakeLog
+from support.frames import framed
+
+_ROW: dict[str, Any] = {"type": "record", "name": "row", "fields": [{"name": "b", "type": "bytes"}]}
+PARTS = 100
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_uneven_partitions_do_not_fill_pending(together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merganser.consumers.apply._TOGETHER", together)
+    monkeypatch.setattr("merganser.consumers.apply._CLOSE_S", 0.0)
+    monkeypatch.setattr(FakeLog, "reader", lambda self, group: OneAfterTheOther(self))
+    monkeypatch.setattr(
+        "stories.world.STORE_LIMITS", Limits(head_room=0, pending_bytes=Limits().pending_bytes // PARTS)
+    )
+    log = FakeLog()
+    log.add(Table("c", "id-c", 2, (SchemaVersion("c-value", 1, 1, _ROW),)))
+    one, two = TopicPartition("c", 0), TopicPartition("c", 1)
+    value = framed(1, _ROW, {"b": b"x" * 400})
+    for n in range(2000):
+        alone = n < 420 and n % 4 == 0
+        log.put("c", 0, None, value, None if alone else Marks(f"t{n}", {one: 1, two: 1}))
+        if not alone:
+            log.put("c", 1, None, value, Marks(f"t{n}", {one: 1, two: 1}))
+    limits = BatchLimits()
+    limits = BatchLimits(
+        limits.records // PARTS, limits.bytes // PARTS, 0, limits.poll_records // PARTS, limits.poll_bytes // PARTS
+    )
+    world: Any = SimpleNamespace(log=log)
+    with replica(world, tmp_path / "r.duckdb", limits) as opened:
+        opened.loop.begin()
+        while not opened.progress.read.reaches(log.ends(list(log.partitions))):
+            opened.loop.turn()
+            assert not opened.progress.stopped
