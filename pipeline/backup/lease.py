@@ -81,9 +81,10 @@ class Lease:
 @contextmanager
 def expiring(objects: Objects) -> Iterator[bool]:
     """Files may be removed inside, if it yields True: no backup is being made. BackupBusy if another removes."""
-    if not _lock(objects):
+    mine = f"{uuid4()}\n".encode()
+    if not objects.create(EXPIRING, mine):
         _break_if_stale(objects)
-        if not _lock(objects):
+        if not objects.create(EXPIRING, mine):
             raise BackupBusy(objects.url, "another process removes backups")
     try:
         ages = _ages(objects, EXPIRING) or {}
@@ -93,15 +94,12 @@ def expiring(objects: Objects) -> Iterator[bool]:
             objects.delete(name)
         yield running == dead
     finally:
-        objects.delete(EXPIRING)
+        if objects.read(EXPIRING) == mine:  # else it took so long that another one began
+            objects.delete(EXPIRING)
 
 
 def _name(id_: str) -> str:
     return f"{RUNNING}/{id_}.json"
-
-
-def _lock(objects: Objects) -> bool:
-    return objects.create(EXPIRING, f"{uuid4()}\n".encode())
 
 
 def _break_if_stale(objects: Objects) -> None:

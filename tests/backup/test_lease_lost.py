@@ -1,18 +1,21 @@
-"""A backup that was taken for dead, and writes its lease anew while it goes on: the expiry is still at work."""
+"""Who was taken for dead, and goes on: a backup beside an expiry, an expiry beside another."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backup.test_create import NOW, ONE, back_up
+from merganser.pipeline.archive.objects import Found
 from merganser.pipeline.backup import expire, lease
 from merganser.pipeline.backup.catalog import catalog
-from merganser.pipeline.backup.lease import STALE_S
+from merganser.pipeline.backup.lease import EXPIRING, RUNNING, STALE_S, Lease, expiring
 from merganser.pipeline.backup.manifest import Backup
 from merganser.pipeline.backup.snapshot import ChunkLimits
+from merganser.schemas.errors import BackupBusy
 from support.memory import MemoryObjects
 
 
@@ -49,3 +52,28 @@ def test_a_backup_that_renewed_a_lease_it_had_lost_is_whole(small: Path, monkeyp
     left = [entry.name for entry in made[0].files if entry.name not in objects.files]
     assert left == []
     assert [found.wrong for found in catalog(objects)] == ["", ""]
+
+
+def test_an_expiry_that_was_taken_for_dead_leaves_the_next_ones_lock_alone() -> None:
+    objects = MemoryObjects()
+    with expiring(objects):
+        objects.now_s += 2 * STALE_S
+        second = expiring(objects)
+        assert second.__enter__()
+    assert EXPIRING in objects.files
+
+
+def test_a_lease_that_is_taken_away_while_it_is_written_is_not_had() -> None:
+    class Between(MemoryObjects):
+        armed = True
+
+        def list(self, folder: str, after: str = "") -> Iterator[Found]:
+            if self.armed:  # an expiry saw the old one as dead, and takes it away just now
+                self.armed = False
+                self.delete(f"{RUNNING}/x.json")
+            return super().list(folder, after)
+
+    objects = Between()
+    objects.put(EXPIRING, b"an expiry at work")
+    with pytest.raises(BackupBusy):
+        Lease(objects, "x", wait_s=0)
