@@ -123,18 +123,23 @@ class Applier:
         try:
             while not self._stopping.is_set():
                 try:
-                    self.turn()
+                    self._step()
                 except duckdb.Error as error:
                     self.recover(error)
-                except MustStop as error:
-                    self._settle()
-                    self._go_on_without(error.stopped)
         except BaseException as error:  # noqa: BLE001  # whatever it is, readers must hear of it
             _log.error("the apply loop ended: %s", error)
             if not self._stopping.is_set():
                 self._progress.fail(error)
         finally:
             self._close()
+
+    def _step(self) -> None:
+        """One turn. Should the batch before it fail, while tables stop, that is found again after the recovery."""
+        try:
+            self.turn()
+        except MustStop as error:
+            self._settle()
+            self._go_on_without(error.stopped)
 
     def turn(self) -> None:
         """Poll once, and do what became due."""
