@@ -149,7 +149,9 @@ def _transaction(text: str) -> tuple[str, Manifest | None, bool]:
         raise BadHeader(f"header {TX}: {why}")
     if not space:
         return id_, None, False
-    counts, guarded, _ = rest.partition(" guarded")
+    counts, guarded, more = rest.partition(" guarded")
+    if more:
+        raise BadHeader(f"header {TX} says more than it may: {more[:80]!r}")
     return id_, manifest(counts), bool(guarded)
 
 

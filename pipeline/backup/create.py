@@ -17,7 +17,7 @@ from ...schemas.position import Position
 from ..archive.key import Key
 from ..archive.objects import Objects
 from . import files
-from .catalog import Found, catalog, newest_full
+from .catalog import catalog, newest_full
 from .lease import Lease
 from .manifest import Backup, Type, manifest_name, mark, mark_name, new_id
 from .snapshot import Bytes, ChunkLimits, Snapshot, Snapshotter, Source, Unwatched, Watch, patiently, state_of
@@ -69,7 +69,7 @@ class Backups:
         id_ = new_id(now)
         lease = Lease(self.objects, id_)
         try:
-            before = [found.backup for found in self._finished() if found.backup is not None]
+            before = self._finished()
             blank = Backup(
                 id_,
                 request.type,
@@ -133,12 +133,15 @@ class Backups:
         self.step("marked")
         return True
 
-    def _finished(self) -> list[Found]:
-        """The backups that are there, those finished first that a killed process had not."""
-        there = catalog(self.objects)
-        for found in there:
-            if found.unmarked and found.backup is not None and self._complete(found.backup):
+    def _finished(self) -> list[Backup]:
+        """The backups that are there, those finished first that a killed process had not. What lacks files is none."""
+        there: list[Backup] = []
+        for found in catalog(self.objects):
+            if found.backup is None or (found.unmarked and not self._complete(found.backup)):
+                continue
+            if found.unmarked:
                 self.objects.create(mark_name(found.id), mark(found.backup))
+            there.append(found.backup)
         return there
 
     def _complete(self, backup: Backup) -> bool:

@@ -80,6 +80,15 @@ def test_an_incremental_one_follows_the_newest_full_one_and_copies_nothing(small
     assert (third.type, third.base, third.files, third.tables) == ("incr", second.id, (), second.tables)
 
 
+def test_what_was_never_marked_and_lacks_files_is_no_base(small: Path) -> None:
+    objects = MemoryObjects()
+    begun = back_up(small, objects)
+    objects.delete(mark_name(begun.id))
+    objects.delete(begun.files[0].name)
+    made = back_up(small, objects, "incr")
+    assert made.type == "full" and begun.files[0].name in objects.files
+
+
 def test_unchanged_files_are_named_and_not_copied(small: Path) -> None:
     objects = MemoryObjects()
     first, second = back_up(small, objects), back_up(small, objects)

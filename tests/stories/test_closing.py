@@ -135,6 +135,7 @@ def test_of_contrary_decisions_the_first_in_the_partition_that_lacks_records_cou
         [("merganser-tx", b"t"), ("merganser-resolve", b"maybe")],
         [("merganser-op", b"\xff")],
         [("merganser-tx", b"t a/0:0")],
+        [("merganser-tx", b"t a/0:1 guardedjunk")],
     ],
 )
 def test_headers_that_no_producer_of_ours_writes_go_to_quarantine(headers: list[tuple[str, bytes]]) -> None:
