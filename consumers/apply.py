@@ -65,7 +65,7 @@ class BatchLimits:
     linger_ms: float = 2.0
     """How long a record waits for others."""
     poll_records: int = 10_000
-    """As many records are decoded at once, or `poll_bytes` of them (of transactions four times as many):
+    """As many records are decoded at once, or `poll_bytes` of them (of transactions up to four times as many):
     undecoded ones are not kept longer."""
     poll_bytes: int = 4 * 2**20
 
