@@ -98,6 +98,12 @@ def main() -> None:
         found: dict[str, Any] = {"rates": rates(log.bootstrap_servers, topics, given.rounds)}
         show(found["rates"], given.rows)
         found["freshness"] = []
+        if given.seconds:
+            found["floor"] = low = child("freshness")
+            console.print(
+                f"DuckDB alone: {low['apply_ms']:.1f} ms for the statements of a small apply, {low['query_ms']:.1f} ms"
+                " for those of a query"
+            )
         for per_s in given.rates if given.seconds else []:
             fresh = child("freshness", log.bootstrap_servers, per_s, given.seconds)
             found["freshness"].append(fresh)
