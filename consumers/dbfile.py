@@ -53,7 +53,7 @@ class Limits:
     threads: int = 2
     head_room: int = 64 * 2**20
     """Free disk that must remain after a commit, for the checkpoint that follows it."""
-    pending_bytes: int = 64 * 2**20
+    pending_bytes: int = 256 * 2**20
     """Keys and values that may wait for transactions to become whole."""
     open_reads_s: float = 5.0
     """How long a schema change waits for open reads before it interrupts them."""
