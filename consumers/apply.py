@@ -274,7 +274,7 @@ class Applier:
             self._collector.own(start.partition, start.offset, start.last, start.late)
         held = self._store.held({start.partition for start in starts})
         settled = self._store.settled({entry.marks.tx for entry in held if entry.marks.tx is not None})
-        self._collector.waiting.hold(held, settled)
+        self._collector.hold(held, settled)
         self._hold({tp: stored for tp, stored in self._store.positions().items() if tp.topic in self._follow.names})
 
     def _hold(self, stored: Mapping[TopicPartition, Stored]) -> None:

@@ -45,32 +45,35 @@ def apply_until(
     applier = Applier(log, store, follow, reader, progress, batches or BatchLimits())
     try:
         applier.begin()
-        moved_s, before = time.monotonic(), Position()
-        while True:
+        moved_s, before, rested = time.monotonic(), Position(), False
+        while not rested:
             read = progress.read
             if read != before:
                 moved_s, before = time.monotonic(), read
                 told(read)
-            if read.reaches(target):
-                break
             if time.monotonic() - moved_s > patience_s:
                 raise _stuck(log, read, target, patience_s)
-            _turn(applier)
+            rested = _step(applier, target if read.reaches(target) else None)
             for stopped in progress.stopped.values():
                 raise stopped
-        applier.rest(target)
     finally:
         applier.stop()
         reader.close()
 
 
-def _turn(applier: Applier) -> None:
+def _step(applier: Applier, target: Position | None) -> bool:
+    """One turn; or, if all is read up to *target*, the last step. True if it was that, and held."""
     try:
-        applier.turn()
+        if target is None:
+            applier.turn()
+        else:
+            applier.rest(target)
     except duckdb.Error as error:
-        applier.recover(error)
+        applier.recover(error)  # the file may have gone back: whether all is read has to be seen again
+        return False
     except MustStop as why:
         raise why.stopped[0] from why
+    return target is not None
 
 
 def _stuck(log: Log, read: Position, target: Position, patience_s: float) -> NotFreshEnough:

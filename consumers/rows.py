@@ -35,9 +35,9 @@ def versions(con: Connection, stage: Stage) -> dict[Key, int]:
     """The ``_offset`` of each row that is there now, of the keys that the conditions of *stage* ask for."""
     asked: dict[str, dict[int, Key]] = defaultdict(dict)
     for entry in asked_for(stage.units):
-        if entry.key is not None and entry.place not in stage.spoiled:
+        if entry.key_values is not None and entry.place not in stage.spoiled:
             partition = entry.place.partition
-            asked[partition.topic][stage.numbers[entry.place]] = (partition, entry.key_identity)
+            asked[partition.topic][stage.numbers[entry.place]] = (partition, entry.key_values)
     found: dict[Key, int] = {}
     for part in stage.tables:
         if part.key and part.table in asked:

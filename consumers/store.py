@@ -175,9 +175,8 @@ class Store:
         }
 
     def held(self, partitions: Collection[TopicPartition]) -> list[Entry]:
-        """The records of *partitions* that are held back, by place."""
-        framed = {name for name, table in self.tables().items() if table.key_encoding == "avro"}
-        return ledger.held(self._con, partitions, framed)
+        """The records of *partitions* that are held back, by place; what their keys say is not in the store."""
+        return ledger.held(self._con, partitions)
 
     def settled(self, transactions: Collection[str]) -> set[str]:
         """Those of *transactions* that the store remembers to have decided on."""
@@ -290,10 +289,9 @@ class Store:
         """The rows of *stage*, those left out that its conditions and operation ids forbid. What that
         comes to is noted in *batch*, and written down."""
         entries = [entry for unit in stage.units for entry in unit.entries]
-        keyless = {part.table for part in stage.tables if not part.key}
         known = ledger.known(self._con, entries)
         known += [op for op in batch.operations if op.kind == "op"]  # of the stages before: not written down yet
-        verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled, keyless)
+        verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled)
         without: dict[str, list[int]] = defaultdict(list)
         for verdict in verdicts:
             batch.operations += verdict.operations
