@@ -29,9 +29,11 @@ from .apply import Applier, BatchLimits
 from .dbfile import Limits, stored_tables
 from .follow import Follow
 from .log import Log
+from .meter import Times
 from .outcome import Outcome, question, settle
 from .progress import Progress
-from .reads import Level, Params, Result, check_level, parse, read_error, run
+from .reads import Level, Params, check_level, parse, read_error, run
+from .result import Result
 from .staleness import Samples
 from .statements import parsed
 from .store import Store
@@ -211,6 +213,16 @@ class Replica:
         """How far the log is applied: a token below it is reached. It stops before the first record whose
         transaction is not whole yet."""
         return self._progress.applied
+
+    @property
+    def read_position(self) -> Position:
+        """Below it every record is accounted for, those that are held back too: what results carry."""
+        return self._progress.read
+
+    @property
+    def commits(self) -> Times:
+        """How long the commits of the apply loop took so far."""
+        return self._applier.commits.times
 
     @property
     def error(self) -> BaseException | None:

@@ -17,7 +17,8 @@ import duckdb
 from ..schemas.errors import ReadError, StoreFailed, StoreFormat
 from ..schemas.position import Position
 from .dbfile import Limits, StoredTable, identity, open_file, stored_tables
-from .reads import Params, Result, one_line, parse, positions, run
+from .reads import Params, one_line, parse, positions, run
+from .result import Result
 
 
 class StoreFile:

@@ -23,7 +23,7 @@ from .schemas.table import Table
 if TYPE_CHECKING:
     from .consumers.apply import BatchLimits
     from .consumers.dbfile import Limits
-    from .consumers.reads import Result
+    from .consumers.result import Result
     from .consumers.replica import Replica
     from .pipeline.archive.archive import Archive
     from .pipeline.log import Log, connect
@@ -64,7 +64,7 @@ _MODULES = {
     "Archive": "pipeline.archive.archive",
     "Limits": "consumers.dbfile",
     "BatchLimits": "consumers.apply",
-    "Result": "consumers.reads",
+    "Result": "consumers.result",
 }
 
 

@@ -8,7 +8,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── UsageError                  the caller is wrong (exit 2)
     │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
     │   ├── IncompatibleSchema  TableExists
-    │   ├── InvalidRow  BadKeyFile  BadConfig
+    │   ├── InvalidRow  BadKeyFile  BadConfig  BadUsers  UnsafeDoor
     │   ├── BadInput  LoadedOtherwise
     │   ├── UnknownBackup  StoreInTheWay
     │   └── TransactionTooLarge
@@ -35,6 +35,11 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   ├── BackupFailed  BackupBusy  no backup was made, or none removed
     │   └── NotRestorable  RestoredWrong
     ├── DemoFailed                  the demo could not go on, or a comparison did not hold
+    ├── AccessError                 a door does not let the caller in
+    │   ├── LoginFailed  TooManyLogins
+    │   └── Forbidden               not for this user
+    ├── ServiceError                a replica at an address, as its client sees it
+    │   └── NoReplica               none of the addresses answered
     └── ReadError
         ├── ReadInterrupted         a schema change could not wait for a long read
         └── NotFreshEnough          a bounded wait for freshness ended
@@ -211,6 +216,31 @@ class BadConfig(UsageError):
 
     def what(self) -> str:
         return f"{self.file}: {f'{self.key}: ' if self.key else ''}{self.why}"
+
+
+@dataclass(eq=False)
+class BadUsers(UsageError):
+    """A file of users that cannot be read, or may be read by others. Nobody is let in by it."""
+
+    path: str
+    why: str
+    hint: str = "`merganser user add NAME --users FILE` makes one, and adds to it"
+
+    def what(self) -> str:
+        return f"users {self.path}: {self.why}"
+
+
+@dataclass(eq=False)
+class UnsafeDoor(UsageError):
+    """A door that strangers could come in by. It was not opened."""
+
+    door: str
+    address: str
+    why: str
+    hint: str = "--users with --tls-cert and --tls-key make it safe; 127.0.0.1 keeps it here; --insecure opens it all the same"
+
+    def what(self) -> str:
+        return f"no {self.door} at {self.address}: {self.why}"
 
 
 @dataclass(eq=False)
@@ -686,6 +716,63 @@ class DemoFailed(MerganserError):
 
     def what(self) -> str:
         return self.why
+
+
+# -- doors -----------------------------------------------------------------------------------
+
+
+class AccessError(MerganserError):
+    """A door does not let the caller in."""
+
+
+@dataclass(eq=False)
+class LoginFailed(AccessError):
+    """No such user, or not this password or token: which of them is not said."""
+
+    why: str = "user and password, or token, do not fit"
+    hint: str = "the node's operator adds users with `merganser user add`"
+
+    def what(self) -> str:
+        return self.why
+
+
+@dataclass(eq=False)
+class TooManyLogins(AccessError):
+    """Too many log-ins failed, or too many are being looked at."""
+
+    user: str
+    retry_s: float
+    hint: str = "wait, then log in with the right password"
+
+    def what(self) -> str:
+        return f"too many log-ins: try again in {self.retry_s:.0f} s"
+
+
+@dataclass(eq=False)
+class Forbidden(AccessError):
+    """What this user may not do."""
+
+    user: str
+    why: str
+    hint: str = "the node's operator gives roles and tables with `merganser user add --again`"
+
+    def what(self) -> str:
+        return f"user {self.user!r} may not: {self.why}"
+
+
+class ServiceError(MerganserError):
+    """A replica at an address, as its client sees it."""
+
+
+@dataclass(eq=False)
+class NoReplica(ServiceError):
+    """None of the addresses gave an answer."""
+
+    why: str
+    hint: str = "check the addresses, and that a node runs there with --http"
+
+    def what(self) -> str:
+        return f"no replica answered: {self.why}"
 
 
 # -- reads -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from .options import DEFAULT_TIMEOUT_S, Format, Level, RegistryUrl, Servers, Sto
 from .output import count, emit, emit_table, plain, say
 
 if TYPE_CHECKING:
-    from ...consumers.reads import Result
+    from ...consumers.result import Result
     from ...consumers.storefile import StoreFile
 
 Sql = Annotated[str, typer.Argument(metavar="SQL", help="One SELECT, in DuckDB's dialect.")]
