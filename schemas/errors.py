@@ -6,7 +6,8 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
 
     MerganserError
     ├── UsageError                  the caller is wrong (exit 2)
-    │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
+    │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  NotHeld
+    │   ├── BadQuery                SQL that does not run; NotAllowed if it could, and may not
     │   ├── IncompatibleSchema  TableExists
     │   ├── InvalidRow  BadKeyFile  BadConfig  BadUsers  UnsafeDoor
     │   ├── BadInput  LoadedOtherwise
@@ -42,6 +43,8 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   └── NoReplica               none of the addresses answered
     └── ReadError
         ├── ReadInterrupted         a schema change could not wait for a long read
+        ├── TooBusy  TooLarge       more queries, or a larger answer, than a node gives
+        ├── QueryTimeout  QueryCancelled
         └── NotFreshEnough          a bounded wait for freshness ended
 """
 
@@ -191,6 +194,13 @@ class BadQuery(UsageError):
 
     def what(self) -> str:
         return self.why
+
+
+@dataclass(eq=False)
+class NotAllowed(BadQuery):
+    """SQL that a served replica refuses, or that this user may not run."""
+
+    hint: str = "docs/serving.md says what is refused, and why; an operator grants tables"
 
 
 @dataclass(eq=False)
@@ -791,6 +801,50 @@ class ReadInterrupted(ReadError):
 
     def what(self) -> str:
         return f"a schema change of store {self.path} interrupted a long read"
+
+
+@dataclass(eq=False)
+class TooBusy(ReadError):
+    """A node runs, or keeps, as many queries as it may."""
+
+    why: str
+    hint: str = "try again in a moment, or ask another node"
+
+    def what(self) -> str:
+        return f"the node is busy: {self.why}"
+
+
+@dataclass(eq=False)
+class TooLarge(ReadError):
+    """A query takes, or gives, more than a node allows one."""
+
+    why: str
+    hint: str = "ask for less: fewer rows or columns, an aggregate; or query a snapshot file"
+
+    def what(self) -> str:
+        return self.why
+
+
+@dataclass(eq=False)
+class QueryTimeout(ReadError):
+    """A query ran for longer than it may, or an answer was read for longer."""
+
+    what_took: str
+    limit_s: float
+    hint: str = "ask for less, or for a longer timeout if the node allows one"
+
+    def what(self) -> str:
+        return f"{self.what_took} took more than {self.limit_s:.3g} s"
+
+
+@dataclass(eq=False)
+class QueryCancelled(ReadError):
+    """The client gave its query up, or the node stops."""
+
+    why: str = "by its client"
+
+    def what(self) -> str:
+        return f"the query was cancelled {self.why}"
 
 
 @dataclass(eq=False)
