@@ -44,6 +44,10 @@ class Result:
         columns = [_python(column, type_) for column, type_ in zip(self._table.columns, self._types, strict=True)]
         return list(zip(*columns, strict=True))
 
+    def head(self, rows: int) -> Result:
+        """The first *rows* of it."""
+        return Result(self._table.slice(0, rows), self._types, self.position, self.applied)
+
     def __len__(self) -> int:
         return int(self._table.num_rows)
 

@@ -247,7 +247,9 @@ class UnsafeDoor(UsageError):
     door: str
     address: str
     why: str
-    hint: str = "--users with --tls-cert and --tls-key make it safe; 127.0.0.1 keeps it here; --insecure opens it all the same"
+    hint: str = (
+        "--users with --tls-cert and --tls-key make it safe; 127.0.0.1 keeps it here; --insecure opens it all the same"
+    )
 
     def what(self) -> str:
         return f"no {self.door} at {self.address}: {self.why}"

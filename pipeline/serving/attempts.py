@@ -9,8 +9,9 @@ Invariants
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Hashable, TypeVar
+from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
 

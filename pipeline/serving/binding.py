@@ -27,7 +27,12 @@ class Address:
         """``127.0.0.1:8080``, ``[::1]:8080``, ``localhost:8080``, ``:8080`` (loopback). UsageError."""
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
-        if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535 or (":" in host and not bracketed):
+        if (
+            not colon
+            or not (port.isascii() and port.isdecimal())
+            or int(port) > 65535
+            or (":" in host and not bracketed)
+        ):
             raise UsageError(f"not an address to listen at: {text!r} (HOST:PORT, like 127.0.0.1:8080)")
         return cls(host.strip("[]") or "127.0.0.1", int(port))
 

@@ -158,4 +158,3 @@ class Logins:
         except OSError:
             return (0, 0, 0)
         return (found.st_mtime_ns, found.st_size, found.st_ino)
-

@@ -108,7 +108,7 @@ class Lookout:
         answer has to be.
         """
         if self._replica.error is not None:
-            return f"the apply loop ended: {self._replica.error}"
+            return "the apply loop ended"
         if self._stopping.is_set():
             return "the node stops"
         if not self._caught_up:

@@ -63,7 +63,7 @@ def _decimal(value: Any) -> Decimal:
     if not isinstance(value, str) or len(value) > 80:
         raise ValueError
     found = Decimal(value)
-    if not found.is_finite():
+    if not found.is_finite() or abs(found.adjusted()) > 76:  # written out it might fill the memory
         raise ValueError
     return found
 

@@ -75,7 +75,9 @@ class Hash:
 
     def __str__(self) -> str:
         numbers = (self.cost.log_n, self.cost.r, self.cost.p)
-        return ":".join(["scrypt", *map(str, numbers), *(base64.b64encode(b).decode() for b in (self.salt, self.digest))])
+        return ":".join(
+            ["scrypt", *map(str, numbers), *(base64.b64encode(b).decode() for b in (self.salt, self.digest))]
+        )
 
     def matches(self, password: str) -> bool:
         return hmac.compare_digest(self.digest, _scrypt(password, self.cost, self.salt))

@@ -48,12 +48,13 @@ class User:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise UsageError(f"a user's name is 1 to 64 of A-Z a-z 0-9 _ . @ -, and begins with a letter or digit")
+            raise UsageError("a user's name is 1 to 64 of A-Z a-z 0-9 _ . @ -, and begins with a letter or digit")
         if self.role not in get_args(Role):
             raise UsageError(f"a role is {' or '.join(get_args(Role))}, not {self.role!r}")
 
     def may_read(self, table: str) -> bool:
-        return self.tables is None or table in self.tables
+        """SQL's names do not differ by case, nor do grants."""
+        return self.tables is None or table.casefold() in {name.casefold() for name in self.tables}
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class _Change:
     def add(self, user: User, *, again: bool = False) -> None:
         """UsageError if there is one of that name, unless *again*: then it is replaced."""
         if user.name in self.users.by_name and not again:
-            raise UsageError(f"there is a user {user.name!r} already", )
+            error = UsageError(f"there is a user {user.name!r} already")
+            error.hint = "--again replaces the user"
+            raise error
         self.users = self.users.with_user(user)
 
     def remove(self, name: str) -> None:

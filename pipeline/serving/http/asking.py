@@ -20,7 +20,12 @@ from .accept import MEDIA_TYPES, encoding_of, format_of
 from .problems import HttpError
 
 #: What a query may say of itself: as a header, in a query string, or beside ``sql`` in a JSON body.
-LEVEL, AFTER, MAX_STALENESS, TIMEOUT = "Merganser-Level", "Merganser-After", "Merganser-Max-Staleness", "Merganser-Timeout"
+LEVEL, AFTER, MAX_STALENESS, TIMEOUT = (
+    "Merganser-Level",
+    "Merganser-After",
+    "Merganser-Max-Staleness",
+    "Merganser-Timeout",
+)
 POSITION, APPLIED = "Merganser-Position", "Merganser-Applied"
 
 _HEADERS = {"level": LEVEL, "after": AFTER, "max_staleness": MAX_STALENESS, "timeout": TIMEOUT}
@@ -148,7 +153,9 @@ def _format(named: Any, headers: Mapping[str, str]) -> str:
         return str(named)
     found = format_of(headers.get("accept"))
     if found is None:
-        raise HttpError(406, "none of the accepted media types is offered", ", ".join(t[0] for t in MEDIA_TYPES.values()))
+        raise HttpError(
+            406, "none of the accepted media types is offered", ", ".join(t[0] for t in MEDIA_TYPES.values())
+        )
     return found
 
 

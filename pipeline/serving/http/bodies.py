@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ....schemas.position import Position
+from ..marks import APPLIED, POSITION, TYPES
+from ..sink import Sink
 from .forms import bare, dumps, rows
 
 if TYPE_CHECKING:
@@ -65,31 +67,13 @@ def gathered(pieces: Iterable[bytes], least: int = PIECE) -> Iterator[bytes]:
 # -- formats ---------------------------------------------------------------------------------
 
 
-class _Sink:
-    """A file that keeps what is written until it is taken."""
-
-    def __init__(self) -> None:
-        self._written: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: bytes) -> int:
-        self._written.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-
-    def take(self) -> bytes:
-        taken, self._written = b"".join(self._written), []
-        return taken
-
-
 def _arrow(answer: Answered) -> Iterator[bytes]:
-    sink = _Sink()
-    about = {b"merganser:types": dumps(list(answer.types)).encode()}
+    sink = Sink()
+    about = {
+        TYPES: dumps(list(answer.types)).encode(),
+        POSITION: str(answer.position).encode(),
+        APPLIED: str(answer.applied).encode(),
+    }
     schema = answer.schema.with_metadata({**(answer.schema.metadata or {}), **about})
     with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as stream:
         for batch in answer.batches():
@@ -154,7 +138,7 @@ def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _zstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
     # Arrow brings zstd; Python has it from 3.14 on.
-    sink = _Sink()
+    sink = Sink()
     with pa.CompressedOutputStream(pa.PythonFile(sink, "w"), "zstd") as packer:
         for piece in pieces:
             packer.write(piece)

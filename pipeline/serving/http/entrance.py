@@ -14,7 +14,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ....schemas.errors import LoginFailed, Forbidden, UsageError
+from ....schemas.errors import Forbidden, LoginFailed, UsageError
 from ..binding import LOCAL, Address
 from ..login import Logins
 from ..users import User
@@ -62,6 +62,8 @@ def check_origin(headers: Mapping[str, str], address: Address, anonymous: User |
 
 
 def _names_this_machine(host: str, address: Address) -> bool:
+    if not host:
+        return False
     try:
         return Address.parse(host if _has_port(host) else f"{host}:0").loopback
     except UsageError:

@@ -7,7 +7,7 @@
 | FLOAT, DOUBLE | a number; ``"NaN"``, ``"Infinity"``, ``"-Infinity"`` |
 | VARCHAR, ENUM, UUID | text |
 | BLOB | base64 text |
-| DATE, TIME | ISO 8601 text |
+| DATE, TIME | ISO 8601 text; ``infinity`` |
 | TIMESTAMP | ISO 8601 text with all its digits; WITH TIME ZONE ends with ``Z`` |
 | INTERVAL | ``{"months": 1, "days": 2, "nanoseconds": 3}`` |
 | lists and arrays | arrays |
@@ -59,7 +59,9 @@ def bare(column: pa.Array) -> pa.Array:
         return column.cast(pa.float64())
     if types.is_timestamp(type_):
         return _instants(column)
-    if types.is_date(type_) or types.is_time(type_):
+    if types.is_date(type_):
+        return _dated(column, pa.int32())
+    if types.is_time(type_):
         return column.cast(pa.string())
     return pa.array([v if v is None or isinstance(v, str) else dumps(v) for v in plain(column)], pa.string())
 
@@ -105,7 +107,16 @@ def _blob(column: pa.Array) -> list[Any]:
 
 
 def _instants(column: pa.Array) -> pa.Array:
-    return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
+    return pc.replace_substring(_dated(column, pa.int64()), " ", "T", max_replacements=1)
+
+
+def _dated(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A column of dates or timestamps, kept as *kind*, as text; what DuckDB calls infinite has a number of its own."""
+    text, number, most = column.cast(pa.string()), column.cast(kind), 2 ** (kind.bit_width - 1) - 1
+    after, before = pc.equal(number, most), pc.equal(number, -most)
+    if not (pc.any(after).as_py() or pc.any(before).as_py()):
+        return text
+    return pc.if_else(after, "infinity", pc.if_else(before, "-infinity", text))
 
 
 def _interval(column: pa.Array) -> list[Any]:
@@ -177,7 +188,7 @@ def _is_list(type_: pa.DataType) -> bool:
 
 
 def _is_whole_decimal(type_: pa.DataType) -> bool:
-    return bool(types.is_decimal(type_)) and type_.scale <= 0
+    return bool(types.is_decimal(type_) and type_.scale <= 0)
 
 
 _BY_TYPE: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[Any]]]] = [
@@ -188,7 +199,7 @@ _BY_TYPE: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[An
     (_is_whole_decimal, _whole),
     (types.is_decimal, _fraction),
     (types.is_timestamp, lambda column: list(_instants(column).to_pylist())),
-    (types.is_date, lambda column: list(column.cast(pa.string()).to_pylist())),
+    (types.is_date, lambda column: list(_dated(column, pa.int32()).to_pylist())),
     (types.is_time, lambda column: list(column.cast(pa.string()).to_pylist())),
     (types.is_interval, _interval),
     (_is_blob, _blob),
