@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import duckdb
 
@@ -51,22 +51,40 @@ def parse(sql: str) -> duckdb.Statement:
     return statements[0]
 
 
-def run(cursor: duckdb.DuckDBPyConnection, query: duckdb.Statement, params: Params) -> Result:
-    """Rows and position of one committed state. BadQuery, ReadError."""
+class Goal(NamedTuple):
+    """What a read has to reach: *applied* by the applied position, *read* by the read one. *level* names it."""
+
+    level: str
+    applied: Position
+    read: Position
+
+
+class Reading(NamedTuple):
+    """A cursor inside one read-only transaction, and the positions of the state that it sees."""
+
+    cursor: duckdb.DuckDBPyConnection
+    position: Position
+    applied: Position
+
+
+def run(reading: Reading, query: duckdb.Statement, params: Params) -> Result:
+    """The rows of *query*. BadQuery, ReadError."""
     try:
-        cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
-        position, applied = positions(cursor)
-        relation = cursor.sql(query, params=params)
+        relation = reading.cursor.sql(query, params=params)
         types = [str(t) for t in relation.types]
         table = relation.to_arrow_table()
-        cursor.execute(parsed("ROLLBACK")).fetchall()
-    except duckdb.InterruptException as error:
-        raise ReadError("the query was interrupted by a schema change: run it again") from error
     except duckdb.FatalException:
         raise
     except duckdb.Error as error:
-        raise BadQuery(one_line(error), hint="check table and column names; the SQL is DuckDB's dialect") from error
-    return Result(table, types, position, applied)
+        raise query_error(error) from error
+    return Result(table, types, reading.position, reading.applied)
+
+
+def query_error(error: duckdb.Error) -> ReadError | BadQuery:
+    """What a query raises for DuckDB's *error*, which is no fatal one."""
+    if isinstance(error, duckdb.InterruptException):
+        return ReadError("the query was interrupted, since the replica needed the store for itself: run it again")
+    return BadQuery(one_line(error), hint="check table and column names; the SQL is DuckDB's dialect")
 
 
 def positions(cursor: duckdb.DuckDBPyConnection) -> tuple[Position, Position]:

@@ -58,7 +58,7 @@ class ServingLimits:
     """What all queries together may add to the process, beyond DuckDB's own memory limit: DuckDB does not
     count long values."""
     sql_chars: int = 100_000
-    value_bytes: int = 16 * 2**20
+    value_bytes: int = 1 * 2**20
     """The length of one value that SQL makes up (``repeat``, ``lpad``, a list of a range), where that can be told."""
 
     def __post_init__(self) -> None:

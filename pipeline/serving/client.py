@@ -56,7 +56,16 @@ _SHUNNED_S = 10.0
 _RAISED: Mapping[str, type[MerganserError]] = {
     name: getattr(errors, name)
     for name in (
-        *("UsageError", "BadQuery", "NotAllowed", "UnknownTable", "NotHeld", "BadPosition", "TableStopped", "NotFreshEnough"),
+        *(
+            "UsageError",
+            "BadQuery",
+            "NotAllowed",
+            "UnknownTable",
+            "NotHeld",
+            "BadPosition",
+            "TableStopped",
+            "NotFreshEnough",
+        ),
         *("TooBusy", "TooLarge", "QueryTimeout", "QueryCancelled", "LoginFailed", "TooManyLogins", "Forbidden"),
     )
 }

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving.world import HIDDEN, MARKER, ORDERS, World, world
 
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.http.openapi import document
 from merganser.pipeline.serving.secrets import Cost, Hash, new_token, token_hash
 from merganser.pipeline.serving.users import User, changing
+from serving.world import HIDDEN, MARKER, ORDERS, World, world
 from support.waiting import wait_for
 
 CHEAP = Cost(4, 8, 1)
