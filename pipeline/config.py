@@ -36,6 +36,8 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     },
 }
 
+_SERVE_PATHS = ("users", "tls-cert", "tls-key", "request-log")
+
 _TYPES = {str: "text", list: "a list of texts", bool: "true or false", int: "a whole number", (int, float): "a number"}
 
 
@@ -148,13 +150,16 @@ class _Reader:
         for name in ("running", "query-seconds"):
             if facts.get(name, 1) <= 0:
                 raise self._bad("serve", name, "it is above 0")
+        paths = {name: self._beside(facts[name]) for name in _SERVE_PATHS if name in facts}
         return ServeConfig(
-            facts.get("http", ""),
-            *(self._beside(facts[name]) if name in facts else None for name in ("users", "tls-cert", "tls-key")),
-            facts.get("insecure", False),
-            self._beside(facts["request-log"]) if "request-log" in facts else None,
-            facts.get("running"),
-            facts.get("query-seconds"),
+            http=facts.get("http", ""),
+            users=paths.get("users"),
+            tls_cert=paths.get("tls-cert"),
+            tls_key=paths.get("tls-key"),
+            insecure=facts.get("insecure", False),
+            request_log=paths.get("request-log"),
+            running=facts.get("running"),
+            query_s=facts.get("query-seconds"),
         )
 
     def _archive(self, found: Mapping[str, Any]) -> ArchiveConfig | None:

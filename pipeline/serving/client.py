@@ -15,7 +15,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -336,8 +335,8 @@ def _error(response: urllib3.BaseHTTPResponse) -> MerganserError:
     try:
         told = json.loads(response.read(_LONGEST_ERROR))
         kind, facts = _RAISED.get(told["code"]), told["fields"]
-        if kind is not None and is_dataclass(kind):
-            known = {field.name for field in fields(kind)}
+        known = getattr(kind, "__dataclass_fields__", None)
+        if kind is not None and known is not None:
             error = kind(**{name: value for name, value in facts.items() if name in known})
         else:
             error = (kind or ServiceError)(told["error"])

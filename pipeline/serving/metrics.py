@@ -59,7 +59,7 @@ class Metrics:
         logins: Logins | None,
         beside: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        disable_created_metrics()  # of each counter a second series, of which nobody asks
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # of each counter a second series, of which nobody asks
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

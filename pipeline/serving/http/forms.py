@@ -174,7 +174,7 @@ def _extension(column: pa.Array) -> list[Any]:
 
 
 def _is_text(type_: pa.DataType) -> bool:
-    return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
+    return any(is_(type_) for is_ in (types.is_string, types.is_large_string, types.is_string_view))
 
 
 def _is_blob(type_: pa.DataType) -> bool:
@@ -188,7 +188,7 @@ def _is_list(type_: pa.DataType) -> bool:
 
 
 def _is_whole_decimal(type_: pa.DataType) -> bool:
-    return bool(types.is_decimal(type_) and type_.scale <= 0)
+    return bool(types.is_decimal(type_)) and bool(type_.scale <= 0)
 
 
 _BY_TYPE: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[Any]]]] = [

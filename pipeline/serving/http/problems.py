@@ -9,7 +9,6 @@ What is no error of ours is told without its text: that may hold anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ....schemas import errors
@@ -78,7 +77,6 @@ def headers_of(error: BaseException) -> dict[str, str]:
 
 
 def _fields(error: MerganserError) -> dict[str, Any]:
-    if not is_dataclass(error):
-        return {}
-    values = {field.name: getattr(error, field.name) for field in fields(error) if field.name != "hint"}
+    names = getattr(error, "__dataclass_fields__", {})
+    values = {name: getattr(error, name) for name in names if name != "hint"}
     return {name: value for name, value in values.items() if isinstance(value, _SCALARS)}

@@ -28,7 +28,7 @@ from .asking import Request as Said
 from .bodies import body
 
 if TYPE_CHECKING:
-    from ..guard import Answer
+    from ..answer import Answer
     from .app import Desk
 
 T = TypeVar("T")
