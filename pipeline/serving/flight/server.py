@@ -25,7 +25,8 @@ from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
 from ..answer import Answer
 from ..ask import Ask
-from ..guard import Described, Guard
+from ..describe import Described
+from ..guard import Guard
 from . import catalog, messages
 from .access import Calls, Doorkeeper, Logins, Open, Who, headers_of
 from .failures import answered, flight_error
