@@ -1,4 +1,7 @@
-"""What a Flight client hears of an error: one line, a hint, and a status that its own language knows."""
+"""What a Flight client hears of an error: one line, a hint, and a status that its own language knows.
+
+Only pyarrow's FlightErrors are raised from here to gRPC: of any other exception it sends the traceback along.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
-import pyarrow as pa
 from pyarrow import flight
 
 from ....schemas.errors import (
@@ -18,7 +20,6 @@ from ....schemas.errors import (
     QueryTimeout,
     StoreError,
     TooBusy,
-    UsageError,
 )
 from .messages import BadMessage
 
@@ -40,8 +41,6 @@ def flight_error(error: MerganserError) -> Any:
             return flight.FlightCancelledError(text)
         case TooBusy() | StoreError():
             return flight.FlightUnavailableError(text)
-        case UsageError():
-            return pa.ArrowInvalid(text)
         case _:
             return flight.FlightServerError(text)
 
@@ -53,12 +52,12 @@ def answered(handler: F) -> F:
     def call(*args: Any) -> Any:
         try:
             return handler(*args)
-        except (flight.FlightError, pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError):
+        except flight.FlightError:
             raise
         except MerganserError as error:
             raise flight_error(error) from None
         except BadMessage as error:
-            raise pa.ArrowInvalid(str(error)) from None
+            raise flight.FlightServerError(str(error)) from None
         except Exception as error:  # noqa: BLE001  # a client gets an answer, the log the rest
             _log.error("a Flight call failed in an unforeseen way", exc_info=error)
             raise flight.FlightInternalError("the node failed on this call; its log says how") from None
