@@ -16,7 +16,6 @@ from ....schemas.errors import (
     MerganserError,
     NotAllowed,
     NotFreshEnough,
-    QueryCancelled,
     QueryTimeout,
     StoreError,
     TooBusy,
@@ -37,11 +36,9 @@ def flight_error(error: MerganserError) -> Any:
             return flight.FlightUnauthorizedError(text)
         case NotFreshEnough() | QueryTimeout():
             return flight.FlightTimedOutError(text)
-        case QueryCancelled():
-            return flight.FlightCancelledError(text)
         case TooBusy() | StoreError():
             return flight.FlightUnavailableError(text)
-        case _:
+        case _:  # a cancelled query too: of that status pyarrow's client makes a KeyboardInterrupt
             return flight.FlightServerError(text)
 
 
