@@ -32,6 +32,7 @@ from .checks import Stored
 from .collect import Collector, MustStop
 from .follow import Follow, Start
 from .log import Log, Poll, Problem, Reader
+from .meter import Meter
 from .patience import Patience
 from .progress import Progress
 from .reads import one_line
@@ -82,6 +83,7 @@ class Applier:
         self._progress = progress
         self._limits = limits
         self._pending_bytes = store.limits.pending_bytes
+        self.commits = Meter()
         self._collector = Collector()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="merganser-commit")
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="merganser-look")
@@ -196,7 +198,9 @@ class Applier:
 
     def _apply(self, batch: Batch, look: Future[None]) -> None:
         """The worker's part."""
+        began_s = time.monotonic()
         self._store.apply(batch, look.result)
+        self.commits.took(time.monotonic() - began_s)
         self._progress.advance(batch.position, batch.applied)
         self._failures = 0
 

@@ -55,11 +55,13 @@ class Limits:
     """Free disk that must remain after a commit, for the checkpoint that follows it."""
     pending_bytes: int = 256 * 2**20
     """Keys and values that may wait for transactions to become whole."""
+    spill: int = 4 * 2**30
+    """What queries may put beside the file, in all, when memory does not suffice."""
     open_reads_s: float = 5.0
     """How long a schema change waits for open reads before it interrupts them."""
 
     def __post_init__(self) -> None:
-        for name in ("memory", "threads", "head_room", "pending_bytes"):
+        for name in ("memory", "threads", "head_room", "pending_bytes", "spill"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise UsageError(f"Limits.{name} is a whole number (sizes in bytes), not {value!r}")
@@ -91,6 +93,8 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         "memory_limit": f"{limits.memory}B",
         "threads": limits.threads,
         "temp_directory": f"{path}.tmp",
+        "max_temp_directory_size": f"{limits.spill}B",
+        "python_enable_replacements": False,  # a query that names a variable of ours does not get to read it
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
     }

@@ -6,16 +6,15 @@ the store; rows and the position that they are of come out of the same transacti
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import duckdb
-import pyarrow as pa
 
 from ..schemas.errors import BadQuery, ReadError, ReadInterrupted, UsageError
 from ..schemas.position import Position, TopicPartition
+from .result import Result
 from .statements import parsed
 
 Level = Literal["eventual", "session", "bounded", "strong"]
@@ -24,54 +23,6 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
 
 _POSITION_SQL = "SELECT topic, partition, next_offset, applied_offset FROM _merganser.positions"
-
-
-class Result:
-    """The rows of one query. ``position`` says which state of the log they are of; ``applied`` stops
-    before the first record that is held back there, since its transaction is not whole yet.
-
-    Safe to share between threads; holds no connection.
-    """
-
-    def __init__(self, table: pa.Table, types: Sequence[str], position: Position, applied: Position) -> None:
-        self._table = table
-        self._types = types
-        self.position = position
-        self.applied = applied
-
-    @property
-    def columns(self) -> list[str]:
-        return list(self._table.column_names)
-
-    def arrow(self) -> pa.Table:
-        """The rows as a pyarrow Table, as DuckDB exports them."""
-        return self._table
-
-    def df(self) -> Any:
-        """The rows as a pandas DataFrame (needs pandas)."""
-        return self._table.to_pandas()
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """The rows as tuples of Python values.
-
-        HUGEINT comes as int, UUID as uuid.UUID, MAP as dict, nanosecond times cut to microseconds.
-        """
-        columns = [_python(column, type_) for column, type_ in zip(self._table.columns, self._types, strict=True)]
-        return list(zip(*columns, strict=True))
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-
-def _python(column: pa.ChunkedArray, sql_type: str) -> list[Any]:
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    values: list[Any] = column.to_pylist()
-    convert = _CONVERT.get(sql_type.partition("(")[0])
-    return values if convert is None else [None if v is None else convert(v) for v in values]
-
-
-_CONVERT: dict[str, Callable[[Any], Any]] = {"HUGEINT": int, "UHUGEINT": int, "UUID": uuid.UUID, "MAP": dict}
 
 
 def check_level(level: Level, max_staleness: float | None) -> Level:
@@ -100,22 +51,40 @@ def parse(sql: str) -> duckdb.Statement:
     return statements[0]
 
 
-def run(cursor: duckdb.DuckDBPyConnection, query: duckdb.Statement, params: Params) -> Result:
-    """Rows and position of one committed state. BadQuery, ReadError."""
+class Goal(NamedTuple):
+    """What a read has to reach: *applied* by the applied position, *read* by the read one. *level* names it."""
+
+    level: str
+    applied: Position
+    read: Position
+
+
+class Reading(NamedTuple):
+    """A cursor inside one read-only transaction, and the positions of the state that it sees."""
+
+    cursor: duckdb.DuckDBPyConnection
+    position: Position
+    applied: Position
+
+
+def run(reading: Reading, query: duckdb.Statement, params: Params) -> Result:
+    """The rows of *query*. BadQuery, ReadError."""
     try:
-        cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
-        position, applied = positions(cursor)
-        relation = cursor.sql(query, params=params)
+        relation = reading.cursor.sql(query, params=params)
         types = [str(t) for t in relation.types]
         table = relation.to_arrow_table()
-        cursor.execute(parsed("ROLLBACK")).fetchall()
-    except duckdb.InterruptException as error:
-        raise ReadError("the query was interrupted by a schema change: run it again") from error
     except duckdb.FatalException:
         raise
     except duckdb.Error as error:
-        raise BadQuery(one_line(error), hint="check table and column names; the SQL is DuckDB's dialect") from error
-    return Result(table, types, position, applied)
+        raise query_error(error) from error
+    return Result(table, types, reading.position, reading.applied)
+
+
+def query_error(error: duckdb.Error) -> ReadError | BadQuery:
+    """What a query raises for DuckDB's *error*, which is no fatal one."""
+    if isinstance(error, duckdb.InterruptException):
+        return ReadError("the query was interrupted, since the replica needed the store for itself: run it again")
+    return BadQuery(one_line(error), hint="check table and column names; the SQL is DuckDB's dialect")
 
 
 def positions(cursor: duckdb.DuckDBPyConnection) -> tuple[Position, Position]:

@@ -29,9 +29,11 @@ from .apply import Applier, BatchLimits
 from .dbfile import Limits, stored_tables
 from .follow import Follow
 from .log import Log
+from .meter import Times
 from .outcome import Outcome, question, settle
 from .progress import Progress
-from .reads import Level, Params, Result, check_level, parse, read_error, run
+from .reads import Goal, Level, Params, Reading, check_level, parse, positions, query_error, read_error, run
+from .result import Result
 from .staleness import Samples
 from .statements import parsed
 from .store import Store
@@ -93,6 +95,7 @@ class Replica:
         self._follow = follow
         self._closed = False
         self.path, self.cluster_id, self.group = self._store.path, log.cluster_id, group
+        self.limits = self._store.limits
 
     # -- reads -------------------------------------------------------------------------------
 
@@ -116,26 +119,16 @@ class Replica:
 
         BadQuery, NotFreshEnough, NotHeld, TableStopped.
         """
-        self._process.check()
-        level = check_level(level, max_staleness)
         statement = parse(sql)
         deadline = Deadline(timeout)
-        token = Position.parse(after) if isinstance(after, str) else after or Position()
-        floor, target = self._progress.floor, token
-        if level == "strong":
-            target = target | self._sample(self._needed(sql, deadline), deadline)
-        elif max_staleness is not None:
-            target = target | self._recent_ends(self._needed(sql, deadline), max_staleness, deadline)
-        name = "after" if level == "eventual" and token else level
-        while True:
-            self._wait(target, deadline, name, floor)
-            result = self._read(statement, params, deadline)
-            # Between the wait and the read a rebalance, or a reopen, may have taken partitions back.
-            if result.applied.reaches(target) and result.position.reaches(floor):
-                self._progress.served(result.position)
-                return result
-            if deadline.passed:
-                raise NotFreshEnough(name, timeout, "the store went back while it was read")
+        goal = self.goal(sql, level, after, max_staleness, deadline)
+        try:
+            with self.reading_at(goal, deadline) as reading:
+                return run(reading, statement, params)
+        except duckdb.FatalException as error:
+            raise StoreError("the store failed and is being reopened: run the query again") from error
+        except duckdb.Error as error:  # before the query itself began
+            raise query_error(error) from error
 
     def get(
         self,
@@ -184,6 +177,47 @@ class Replica:
                     raise
                 raise mine from error
 
+    # -- the steps of a query, for who serves them ---------------------------------------------
+
+    def goal(
+        self,
+        sql: str,
+        level: Level,
+        after: Position | str | None,
+        max_staleness: float | None,
+        deadline: Deadline,
+    ) -> Goal:
+        """What a read of *sql*, as fresh as is said, has to reach. The log is asked where it must be."""
+        self._process.check()
+        level = check_level(level, max_staleness)
+        token = Position.parse(after) if isinstance(after, str) else after or Position()
+        floor, target = self._progress.floor, token
+        if level == "strong":
+            target = target | self._sample(self._needed(sql, deadline), deadline)
+        elif max_staleness is not None:
+            target = target | self._recent_ends(self._needed(sql, deadline), max_staleness, deadline)
+        return Goal("after" if level == "eventual" and token else level, target, floor)
+
+    def reach(self, goal: Goal, deadline: Deadline) -> None:
+        """Wait until *goal* is reached; the errors of :meth:`query`."""
+        self._wait(goal.applied, deadline, goal.level, goal.read)
+
+    @contextmanager
+    def reading_at(self, goal: Goal, deadline: Deadline) -> Iterator[Reading]:
+        """A cursor inside a read-only transaction on a state that reaches *goal*; may be left in another thread."""
+        while True:
+            self.reach(goal, deadline)
+            with self._store.reading(deadline.left_s) as cursor:
+                cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
+                reading = Reading(cursor, *positions(cursor))
+                # Between the wait and the read a rebalance, or a reopen, may have taken partitions back.
+                if reading.applied.reaches(goal.applied) and reading.position.reaches(goal.read):
+                    self._progress.served(reading.position)
+                    yield reading
+                    return
+            if deadline.passed:
+                raise NotFreshEnough(goal.level, deadline.timeout_s, "the store went back while it was read")
+
     def outcome(self, of: object, timeout: float = 30.0) -> Outcome:
         """What became *of* a transaction, an id of a transaction or an operation, or a write.
 
@@ -211,6 +245,16 @@ class Replica:
         """How far the log is applied: a token below it is reached. It stops before the first record whose
         transaction is not whole yet."""
         return self._progress.applied
+
+    @property
+    def read_position(self) -> Position:
+        """Below it every record is accounted for, those that are held back too: what results carry."""
+        return self._progress.read
+
+    @property
+    def commits(self) -> Times:
+        """How long the commits of the apply loop took so far."""
+        return self._applier.commits.times
 
     @property
     def error(self) -> BaseException | None:
@@ -284,13 +328,6 @@ class Replica:
             ends = self._sample(partitions, deadline)
             self._wait(ends, deadline, "bounded")
         return ends
-
-    def _read(self, query: duckdb.Statement, params: Params, deadline: Deadline) -> Result:
-        try:
-            with self._store.reading(deadline.left_s) as cursor:
-                return run(cursor, query, params)
-        except duckdb.FatalException as error:
-            raise StoreError("the store failed and is being reopened: run the query again") from error
 
     def close(self) -> None:
         """Stop applying and close the file. What was not applied yet is read again next time."""

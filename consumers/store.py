@@ -6,15 +6,19 @@ Invariants
   then a checkpoint, then rows.
 - One process and one Store object own the file. One thread writes; readers have cursors of their own.
 - A write that fails leaves its outcome to the file: close, open, and read the position (FAILURES 27).
+- Readers cannot keep the writer from its memory or its disk: before it fails for want of either it has
+  tried alone.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -41,8 +45,11 @@ from .dbfile import (
     stored_tables,
 )
 from .gate import Gate
+from .reads import one_line
 from .rows import versions, write
 from .statements import count, run
+
+_log = logging.getLogger("merganser.apply")
 
 #: The steps of an apply, in order; tests stop the process at each.
 STEPS = (
@@ -58,6 +65,9 @@ STEPS = (
     "moved",
     "committed",
 )
+
+#: Readers who are in the writer's way (they have its memory, or its disk) get so long to end by themselves.
+_SQUEEZED_S = 0.2
 
 #: After so many operations, those that no record can ask for any more are dropped.
 _FORGET_EVERY = 50_000
@@ -90,6 +100,7 @@ class Store:
         self._step = on_step
         self._gate = Gate()
         self._remembered = 0
+        self._in_doubt = False
         claim(self.path)
         try:
             self._open(cluster_id, group)
@@ -131,6 +142,7 @@ class Store:
     def reopen(self) -> None:
         """Close and open the file, so that DuckDB says what was committed. Reads in flight fail."""
         with self._gate.closed(grace_s=0):
+            self._in_doubt = False
             self._con.close()
             self._root.close()
             try:
@@ -263,11 +275,25 @@ class Store:
         StoreFull before anything is written if the disk has no room; any duckdb.Error leaves the
         outcome unknown: :meth:`reopen` and read :meth:`positions`.
         """
-        self._check_room(batch.nbytes)
+        self._make_room(batch.nbytes)
         if batch.changes:
             confirm()
         for change in batch.changes:
             self._change_schema(change)
+        moves, operations = {tp: replace(move) for tp, move in batch.moves.items()}, list(batch.operations)
+        try:
+            self._write(batch, confirm)
+        except duckdb.OutOfMemoryException as error:
+            if self._in_doubt:
+                raise
+            _log.warning("no memory for a batch beside the readers (%s); interrupting them", one_line(error))
+            # It was rolled back, so it can be tried again; what it noted in the batch is undone.
+            batch.moves.update(moves)
+            batch.operations[:] = operations
+            with self._gate.closed(grace_s=_SQUEEZED_S):
+                self._write(batch, confirm)
+
+    def _write(self, batch: Batch, confirm: Callable[[], object]) -> None:
         plain = [None if stage.units else [part.rows() for part in stage.tables] for stage in batch.stages]
         with self._transaction():
             self._step("begun")
@@ -362,10 +388,20 @@ class Store:
             with suppress(duckdb.Error):  # the first error says more; what cannot roll back is reopened
                 self._con.rollback()
             raise
+        self._in_doubt = True
         self._con.commit()
+        self._in_doubt = False
 
     def _checkpoint(self) -> None:
         run(self._con, "CHECKPOINT")
+
+    def _make_room(self, nbytes: int) -> None:
+        """StoreFull, unless it is the readers who take the room: their spilled queries are interrupted."""
+        try:
+            self._check_room(nbytes)
+        except StoreFull:
+            with self._gate.closed(grace_s=_SQUEEZED_S):
+                self._check_room(nbytes)
 
     def _check_room(self, nbytes: int) -> None:
         # A batch is in the WAL and, after a checkpoint, in the file: twice its Arrow size is ample.

@@ -17,7 +17,8 @@ import duckdb
 from ..schemas.errors import ReadError, StoreFailed, StoreFormat
 from ..schemas.position import Position
 from .dbfile import Limits, StoredTable, identity, open_file, stored_tables
-from .reads import Params, Result, one_line, parse, positions, run
+from .reads import Params, Reading, one_line, parse, positions, run
+from .result import Result
 
 
 class StoreFile:
@@ -45,7 +46,8 @@ class StoreFile:
         """The rows of one SELECT as the store is. BadQuery."""
         query = parse(sql)
         try:
-            return run(self._con.cursor(), query, params)
+            with self.reading() as cursor:
+                return run(Reading(cursor, *positions(cursor)), query, params)
         except duckdb.FatalException as error:
             raise StoreFailed(str(self.path), one_line(error)) from error
 
@@ -56,6 +58,8 @@ class StoreFile:
         try:
             cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
             yield cursor
+        except duckdb.FatalException:
+            raise
         except duckdb.Error as error:
             raise ReadError(f"store {self.path}: {one_line(error)}") from error
         finally:

@@ -23,10 +23,11 @@ from .schemas.table import Table
 if TYPE_CHECKING:
     from .consumers.apply import BatchLimits
     from .consumers.dbfile import Limits
-    from .consumers.reads import Result
     from .consumers.replica import Replica
+    from .consumers.result import Result
     from .pipeline.archive.archive import Archive
     from .pipeline.log import Log, connect
+    from .pipeline.serving.client import Client
     from .producers.options import ProducerOptions
     from .producers.producer import Producer
     from .producers.transaction import Transaction
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Archive",
     "BatchLimits",
+    "Client",
     "Limits",
     "Log",
     "MerganserError",
@@ -61,11 +63,15 @@ _MODULES = {
     "Transaction": "producers.transaction",
     "Write": "producers.write",
     "Replica": "consumers.replica",
+    "Client": "pipeline.serving.client",
     "Archive": "pipeline.archive.archive",
     "Limits": "consumers.dbfile",
     "BatchLimits": "consumers.apply",
-    "Result": "consumers.reads",
+    "Result": "consumers.result",
 }
+
+#: What brings the parts that a noun needs, beside the base install.
+_EXTRAS = dict.fromkeys(("Replica", "Limits", "BatchLimits", "Result"), "replica") | {"Client": "client"}
 
 
 def __getattr__(name: str) -> Any:
@@ -78,9 +84,9 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f".{_MODULES[name]}", __name__)
     except ModuleNotFoundError as error:
-        if not _MODULES[name].startswith("consumers") or (error.name or "").startswith(__name__):
+        if name not in _EXTRAS or (error.name or "").startswith(__name__):
             raise
-        raise ImportError(f"{error.name} is missing: pip install 'merganser[replica]'") from error
+        raise ImportError(f"{error.name} is missing: pip install 'merganser[{_EXTRAS[name]}]'") from error
     return getattr(module, name)
 
 

@@ -1,4 +1,4 @@
-"""``merganser.toml``: a node, its archive and its backups.
+"""``merganser.toml``: a node, its doors, its archive and its backups.
 
 Invariant: a file that cannot be followed to the letter is refused as a whole (BadConfig), with the key that is
 wrong: an unknown key is never passed over, since it may be one that was meant.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,19 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "archive": {"url": str, "key-file": str, "run": bool, "roll": (int, float)},
     "backup": {"cron": str, "type": str},
     "expire": {"keep-full": int, "keep-days": (int, float)},
+    "serve": {
+        "http": str,
+        "users": str,
+        "tls-cert": str,
+        "tls-key": str,
+        "insecure": bool,
+        "request-log": str,
+        "running": int,
+        "query-seconds": (int, float),
+    },
 }
+
+_SERVE_PATHS = ("users", "tls-cert", "tls-key", "request-log")
 
 _TYPES = {str: "text", list: "a list of texts", bool: "true or false", int: "a whole number", (int, float): "a number"}
 
@@ -41,6 +53,32 @@ class ArchiveConfig:
 
 
 @dataclass(frozen=True)
+class ServeConfig:
+    """The doors of a node, and who may come in. Addresses are HOST:PORT; a door without one stays shut."""
+
+    http: str = ""
+    users: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure: bool = False
+    request_log: Path | None = None
+    running: int | None = None
+    """Queries that run at once."""
+    query_s: float | None = None
+    """How long one may run."""
+
+    @property
+    def open(self) -> bool:
+        """True if any door is to be opened."""
+        return bool(self.http)
+
+    def after(self, given: ServeConfig) -> ServeConfig:
+        """The same, but for what was *given*."""
+        own = {f.name: getattr(given, f.name) or getattr(self, f.name) for f in fields(self)}
+        return ServeConfig(**own)
+
+
+@dataclass(frozen=True)
 class NodeConfig:
     """What a node is to do. Texts are empty, and the rest None, where the file says nothing."""
 
@@ -54,6 +92,7 @@ class NodeConfig:
     archive: ArchiveConfig | None = None
     backups: tuple[Line, ...] = ()
     expire: Policy | None = None
+    serve: ServeConfig = field(default_factory=ServeConfig)
 
     def after(self, given: NodeConfig) -> NodeConfig:
         """The same, but for what was *given* of the replica."""
@@ -62,6 +101,7 @@ class NodeConfig:
             store=given.store or self.store,
             group=given.group or self.group,
             tables=given.tables or self.tables,
+            serve=self.serve.after(given.serve),
         )
 
 
@@ -102,6 +142,24 @@ class _Reader:
             archive,
             backups,
             expire,
+            self._serve(found),
+        )
+
+    def _serve(self, found: Mapping[str, Any]) -> ServeConfig:
+        facts = self._table(found, "serve")
+        for name in ("running", "query-seconds"):
+            if facts.get(name, 1) <= 0:
+                raise self._bad("serve", name, "it is above 0")
+        paths = {name: self._beside(facts[name]) for name in _SERVE_PATHS if name in facts}
+        return ServeConfig(
+            http=facts.get("http", ""),
+            users=paths.get("users"),
+            tls_cert=paths.get("tls-cert"),
+            tls_key=paths.get("tls-key"),
+            insecure=facts.get("insecure", False),
+            request_log=paths.get("request-log"),
+            running=facts.get("running"),
+            query_s=facts.get("query-seconds"),
         )
 
     def _archive(self, found: Mapping[str, Any]) -> ArchiveConfig | None:

@@ -145,6 +145,11 @@ class Log:
         """
         return self._cluster.ends(partitions, timeout_s)
 
+    def stable_ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
+        """Last stable offsets, sampled after the call began: readers get no further while a transaction is open
+        there."""
+        return self._cluster.stable_ends(partitions, timeout_s)
+
     def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
         """The first offset of each of *partitions* with a timestamp of *time_ms* or later, by the log's own
         timestamps; the end, if there is none."""

@@ -1,15 +1,16 @@
-"""A node: one process that keeps a replica up with the log, archives the log, and makes backups in time.
+"""A node: one process that keeps a replica up with the log, serves it, archives the log, and makes backups in time.
 
 Invariants
 - The replica goes on whatever becomes of archive and backups: what fails there is told, and tried again.
-- One backup is made at a time; one that failed is tried again after a while, not at once.
+- One backup is made at a time, in time or on request; one that was due and failed is tried again after a while, not
+  at once.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..schemas.errors import BackupFailed, MerganserError, NotFreshEnough
+from ..schemas.errors import BackupFailed, MerganserError, NotFreshEnough, TooBusy
 from ..schemas.kafka import Deadline
 from ..schemas.position import Position
 from .archive.archive import Archive
@@ -27,7 +28,7 @@ from .backup.api import ARCHIVE_TIMEOUT_S, archive_up_to
 from .backup.catalog import catalog
 from .backup.create import Backups, Request
 from .backup.expire import expire
-from .backup.manifest import Backup
+from .backup.manifest import Backup, Type
 from .backup.policy import Policy
 from .backup.schedule import Due, Line, due, upcoming
 from .config import ArchiveConfig, NodeConfig
@@ -35,6 +36,7 @@ from .config import ArchiveConfig, NodeConfig
 if TYPE_CHECKING:
     from ..consumers.replica import Replica
     from .log import Log
+    from .serving.doors import Doors
 
 _log = logging.getLogger("merganser.node")
 
@@ -63,6 +65,8 @@ class Schedule:
     """Why the last try failed; empty if it did not."""
     last: str = ""
     """The id of the last backup that was made here."""
+    making: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a backup is made."""
     _failures: int = 0
     _not_before: datetime | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -72,9 +76,13 @@ class Schedule:
         self._thread = threading.Thread(target=self._run, name="merganser-backup", daemon=True)
         self._thread.start()
 
+    def give_up(self) -> None:
+        """End the backup that is being made, if one is."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """No further backup. One that is being made is given up: the next finds what it has uploaded."""
-        self._stopping.set()
+        self.give_up()
         if self._thread is not None:
             self._thread.join()
 
@@ -118,13 +126,27 @@ class Schedule:
     def _make(self, wanted: Due) -> Backup:
         request = Request(wanted.line.type, {}, wanted.line.name, wanted.at.isoformat(), wanted.late)
         maker = Backups(self.archive.objects, self.archive.key, step=self._go_on)
-        made = maker.create(self.replica, request, self._archive)
+        with self.making:
+            made = maker.create(self.replica, request, self._archive)
         late = f", made up for {made.due}" if made.late else ""
         self.tell(f"backup {made.id} made: {made.type}, {made.rows:,} rows, {made.new_bytes:,} new bytes{late}")
         if self.keep is not None:
             gone = [v for v in expire(self.archive.objects, self.keep, self.now()).verdicts if not v.kept]
             if gone:
                 self.tell(f"removed {len(gone)} backups that nothing keeps")
+        return made
+
+    def on_request(self, type_: Type, notes: Mapping[str, str]) -> Backup:
+        """Make a backup now. TooBusy while another is made; the errors of :class:`Backups`."""
+        maker = Backups(self.archive.objects, self.archive.key, step=self._go_on)
+        if not self.making.acquire(blocking=False):
+            raise TooBusy("a backup is being made")
+        try:
+            made = maker.create(self.replica, Request(type_, notes), self._archive)
+        finally:
+            self.making.release()
+        self.last = made.id
+        self.tell(f"backup {made.id} made: {made.type}, {made.rows:,} rows, on request")
         return made
 
     def _archive(self, position: Position) -> None:
@@ -172,6 +194,7 @@ class Node:
         self._stack = ExitStack()
         self.archiver: Archiver | None = None
         self.schedule: Schedule | None = None
+        self.doors: Doors | None = None
 
     def __enter__(self) -> Node:
         with ExitStack() as stack:
@@ -179,20 +202,21 @@ class Node:
             if self._archive is not None and settings is not None:
                 if settings.run:
                     self.archiver = stack.enter_context(self._archiver(self._archive, settings))
-                if self._config.backups:
-                    up_to = partial(self._up_to, self._archive)
-                    config = self._config
-                    self.schedule = Schedule(
-                        self._archive, self._replica, config.backups, config.expire, up_to, self._tell
-                    )
+                up_to, config = partial(self._up_to, self._archive), self._config
+                self.schedule = Schedule(self._archive, self._replica, config.backups, config.expire, up_to, self._tell)
+                if config.backups:
                     self.schedule.start()
-                    stack.callback(self.schedule.stop)
+                stack.callback(self.schedule.stop)
+            if self._config.serve.open:
+                self.doors = stack.enter_context(self._doors())
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.schedule is not None:
+            self.schedule.give_up()  # or a door would wait for it
         self._stack.close()
 
     def status(self) -> dict[str, Any]:
@@ -206,9 +230,23 @@ class Node:
                 "stopped": {table: stopped.why for table, stopped in self.archiver.stopped.items()},
                 "failed": None if why is None else str(why),
             }
-        if self.schedule is not None:
+        if self.schedule is not None and self._config.backups:
             fields["backup"] = self.schedule.status()
+        if self.doors is not None:
+            fields |= self.doors.status()
         return fields
+
+    def _doors(self) -> Doors:
+        from .backup.report import facts
+        from .serving.doors import Doors
+
+        schedule = self.schedule
+
+        def backup(type_: str, notes: Mapping[str, str]) -> dict[str, Any]:
+            assert schedule is not None
+            return facts(schedule.on_request("incr" if type_ == "incr" else "full", notes))
+
+        return Doors(self._config.serve, self._replica, self._log, self.status, backup if schedule else None)
 
     def _archiver(self, archive: Archive, settings: ArchiveConfig) -> Archiver:
         age = settings.roll_s

@@ -6,9 +6,10 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
 
     MerganserError
     ├── UsageError                  the caller is wrong (exit 2)
-    │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  BadQuery  NotHeld
+    │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  NotHeld
+    │   ├── BadQuery                SQL that does not run; NotAllowed if it could, and may not
     │   ├── IncompatibleSchema  TableExists
-    │   ├── InvalidRow  BadKeyFile  BadConfig
+    │   ├── InvalidRow  BadKeyFile  BadConfig  BadUsers  UnsafeDoor
     │   ├── BadInput  LoadedOtherwise
     │   ├── UnknownBackup  StoreInTheWay
     │   └── TransactionTooLarge
@@ -35,8 +36,15 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   ├── BackupFailed  BackupBusy  no backup was made, or none removed
     │   └── NotRestorable  RestoredWrong
     ├── DemoFailed                  the demo could not go on, or a comparison did not hold
+    ├── AccessError                 a door does not let the caller in
+    │   ├── LoginFailed  TooManyLogins
+    │   └── Forbidden               not for this user
+    ├── ServiceError                a replica at an address, as its client sees it
+    │   └── NoReplica               none of the addresses answered
     └── ReadError
         ├── ReadInterrupted         a schema change could not wait for a long read
+        ├── TooBusy  TooLarge       more queries, or a larger answer, than a node gives
+        ├── QueryTimeout  QueryCancelled
         └── NotFreshEnough          a bounded wait for freshness ended
 """
 
@@ -189,6 +197,13 @@ class BadQuery(UsageError):
 
 
 @dataclass(eq=False)
+class NotAllowed(BadQuery):
+    """SQL that a served replica refuses, or that this user may not run."""
+
+    hint: str = "docs/serving.md says what is refused, and why; an operator grants tables"
+
+
+@dataclass(eq=False)
 class BadKeyFile(UsageError):
     """A file that holds no encryption key."""
 
@@ -211,6 +226,33 @@ class BadConfig(UsageError):
 
     def what(self) -> str:
         return f"{self.file}: {f'{self.key}: ' if self.key else ''}{self.why}"
+
+
+@dataclass(eq=False)
+class BadUsers(UsageError):
+    """A file of users that cannot be read, or may be read by others. Nobody is let in by it."""
+
+    path: str
+    why: str
+    hint: str = "`merganser user add NAME --users FILE` makes one, and adds to it"
+
+    def what(self) -> str:
+        return f"users {self.path}: {self.why}"
+
+
+@dataclass(eq=False)
+class UnsafeDoor(UsageError):
+    """A door that strangers could come in by. It was not opened."""
+
+    door: str
+    address: str
+    why: str
+    hint: str = (
+        "--users with --tls-cert and --tls-key make it safe; 127.0.0.1 keeps it here; --insecure opens it all the same"
+    )
+
+    def what(self) -> str:
+        return f"no {self.door} at {self.address}: {self.why}"
 
 
 @dataclass(eq=False)
@@ -688,6 +730,63 @@ class DemoFailed(MerganserError):
         return self.why
 
 
+# -- doors -----------------------------------------------------------------------------------
+
+
+class AccessError(MerganserError):
+    """A door does not let the caller in."""
+
+
+@dataclass(eq=False)
+class LoginFailed(AccessError):
+    """No such user, or not this password or token: which of them is not said."""
+
+    why: str = "user and password, or token, do not fit"
+    hint: str = "the node's operator adds users with `merganser user add`"
+
+    def what(self) -> str:
+        return self.why
+
+
+@dataclass(eq=False)
+class TooManyLogins(AccessError):
+    """Too many log-ins failed, or too many are being looked at."""
+
+    user: str
+    retry_s: float
+    hint: str = "wait, then log in with the right password"
+
+    def what(self) -> str:
+        return f"too many log-ins: try again in {self.retry_s:.0f} s"
+
+
+@dataclass(eq=False)
+class Forbidden(AccessError):
+    """What this user may not do."""
+
+    user: str
+    why: str
+    hint: str = "the node's operator gives roles and tables with `merganser user add --again`"
+
+    def what(self) -> str:
+        return f"user {self.user!r} may not: {self.why}"
+
+
+class ServiceError(MerganserError):
+    """A replica at an address, as its client sees it."""
+
+
+@dataclass(eq=False)
+class NoReplica(ServiceError):
+    """None of the addresses gave an answer."""
+
+    why: str
+    hint: str = "check the addresses, and that a node runs there with --http"
+
+    def what(self) -> str:
+        return f"no replica answered: {self.why}"
+
+
 # -- reads -----------------------------------------------------------------------------------
 
 
@@ -704,6 +803,50 @@ class ReadInterrupted(ReadError):
 
     def what(self) -> str:
         return f"a schema change of store {self.path} interrupted a long read"
+
+
+@dataclass(eq=False)
+class TooBusy(ReadError):
+    """A node runs, or keeps, as many queries as it may."""
+
+    why: str
+    hint: str = "try again in a moment, or ask another node"
+
+    def what(self) -> str:
+        return f"the node is busy: {self.why}"
+
+
+@dataclass(eq=False)
+class TooLarge(ReadError):
+    """A query takes, or gives, more than a node allows one."""
+
+    why: str
+    hint: str = "ask for less: fewer rows or columns, an aggregate; or query a snapshot file"
+
+    def what(self) -> str:
+        return self.why
+
+
+@dataclass(eq=False)
+class QueryTimeout(ReadError):
+    """A query ran for longer than it may, or an answer was read for longer."""
+
+    what_took: str
+    limit_s: float
+    hint: str = "ask for less, or for a longer timeout if the node allows one"
+
+    def what(self) -> str:
+        return f"{self.what_took} took more than {self.limit_s:.3g} s"
+
+
+@dataclass(eq=False)
+class QueryCancelled(ReadError):
+    """The client gave its query up, or the node stops."""
+
+    why: str = "by its client"
+
+    def what(self) -> str:
+        return f"the query was cancelled {self.why}"
 
 
 @dataclass(eq=False)

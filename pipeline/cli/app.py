@@ -12,7 +12,24 @@ import typer
 from typer.exceptions import TyperException
 
 from ...schemas.errors import MerganserError, UsageError
-from . import archive, audit, backup, broker, demo, loading, query, replica, restore, rows, status, tables, tx
+from . import (
+    archive,
+    audit,
+    backup,
+    broker,
+    demo,
+    loading,
+    query,
+    replica,
+    restore,
+    rows,
+    snapshot,
+    status,
+    tables,
+    tx,
+    user,
+    verify,
+)
 from .options import option
 from .output import emit, say
 
@@ -39,6 +56,9 @@ audit.register(app)
 tx.register(app)
 app.add_typer(backup.app, name="backup")
 restore.register(app)
+verify.register(app)
+snapshot.register(app)
+app.add_typer(user.app, name="user")
 
 
 def _version(wanted: bool) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...schemas.errors import MerganserError, UsageError
+from ...schemas.errors import MerganserError, ServiceError, UsageError
+from ..backup.report import facts
+from .nodes import Authority, MaybeStore, Url, UserName, one_of, open_client
 from .options import (
     DEFAULT_TIMEOUT_S,
+    ArchiveUrl,
     AsJson,
     KeyFile,
     RegistryUrl,
     Servers,
-    Store,
     TheArchive,
     Timeout,
     one_a_line,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from ..archive.archive import Archive
     from ..backup.catalog import Found
     from ..backup.drill import Drilled
-    from ..backup.manifest import Backup
+    from ..backup.manifest import Type
     from ..backup.verify import Report
 
 app = typer.Typer(help="Backups: what a store holds at one position, beside the archive of its log.")
@@ -55,35 +58,79 @@ def _group() -> None:
 
 @app.command()
 def create(
-    store: Store,
-    archive: TheArchive,
+    store: MaybeStore = None,
+    archive: ArchiveUrl = None,
     type_: BackupType = "full",
     annotate: Annotations = None,
     key_file: KeyFile = None,
+    url: Url = None,
+    user: UserName = None,
+    ca: Authority = None,
     bootstrap_servers: Servers = None,
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Back up a store that no process has open, and archive its log up to it.
+    """Back up a store that no process has open, and archive its log up to it; or have a node back up its own (--url).
 
-    A store that is being followed is backed up by its own process: `replica run --config`, or `mg.Archive.backup`.
+    A node puts the backup into the archive of its merganser.toml. For operators.
     """
+    one_of(store, url)
+    notes = parse_notes(one_a_line("MERGANSER_ANNOTATE", annotate))
+    if url:
+        if archive is not None or key_file is not None:
+            raise UsageError("with --url the node's own archive is used: leave --archive and --key-file out")
+        made = _by_node(url, user, ca, type_, notes, timeout)
+    else:
+        if store is None or archive is None:
+            raise UsageError("Missing option '--archive': where the backup goes")
+        where = (bootstrap_servers, registry, timeout)
+        made = _of_store(store, archive, type_, notes, key_file, *where)
+    if json:
+        emit_json(made)
+        return
+    if made["type"] != type_:
+        say("there was no full backup of this store to begin with: this one is full")
+    emit(made["id"])
+    say(f"{made['type']}, {count(made['rows'], 'row')}, {made['new_bytes']:,} new bytes, at {made['position']}")
+
+
+def _of_store(
+    store: Path,
+    archive: str,
+    type_: Type,
+    notes: dict[str, str],
+    key_file: Path | None,
+    bootstrap_servers: str | None,
+    registry: str | None,
+    timeout: float,
+) -> dict[str, Any]:
     from ...consumers.storefile import StoreFile
     from ..archive.archive import Archive
     from ..backup.api import backup
     from .bars import Bars
 
-    notes = parse_notes(one_a_line("MERGANSER_ANNOTATE", annotate))
     with StoreFile(store) as source, open_log(bootstrap_servers, registry, timeout) as log, Bars() as bars:
-        made = backup(Archive(archive, key_file), source, log, type=type_, annotations=notes, watch=bars)
-    if json:
-        emit_json(facts(made))
-        return
-    if made.type != type_:
-        say("there was no full backup of this store to begin with: this one is full")
-    emit(made.id)
-    say(f"{made.type}, {count(made.rows, 'row')}, {made.new_bytes:,} new bytes, at {made.position}")
+        return facts(backup(Archive(archive, key_file), source, log, type=type_, annotations=notes, watch=bars))
+
+
+def _by_node(
+    url: str, user: str | None, ca: Path | None, type_: Type, notes: dict[str, str], timeout: float
+) -> dict[str, Any]:
+    """Ask the node at *url* for a backup, and wait for it. The node goes on if this is interrupted."""
+    with open_client(url, user, ca) as client:
+        job = client.ask("POST", "/backups", {"type": type_, "annotations": notes}, timeout=timeout)
+        pause_s = 0.05
+        while job["state"] == "running":
+            time.sleep(pause_s)
+            pause_s = min(2.0, pause_s * 1.5)
+            job = client.ask("GET", f"/backups/{job['job']}", timeout=timeout)
+    if job["failed"] is not None:
+        failed = ServiceError(job["failed"]["error"])
+        failed.hint = job["failed"]["hint"]
+        raise failed
+    made: dict[str, Any] = job["result"]
+    return made
 
 
 @app.command(name="list")
@@ -185,32 +232,6 @@ def parse_notes(texts: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--annotate {text!r} is not NAME=VALUE")
         notes[name.strip()] = value
     return notes
-
-
-def facts(backup: Backup, found: Found | None = None) -> dict[str, Any]:
-    """A backup for a program to read."""
-    return {
-        "id": backup.id,
-        "type": backup.type,
-        "base": backup.base or None,
-        "created": backup.created,
-        "group": backup.group,
-        "cluster": backup.cluster_id,
-        "position": backup.position,
-        "applied": backup.applied,
-        "tables": {table.topic: table.digest for table in backup.tables},
-        "rows": backup.rows,
-        "files": len(backup.files),
-        "bytes": backup.size,
-        "new_bytes": backup.new_bytes,
-        "seconds": backup.seconds,
-        "encrypted": bool(backup.key),
-        "schedule": backup.schedule or None,
-        "due": backup.due or None,
-        "late": backup.late,
-        "annotations": dict(backup.annotations),
-        "wrong": found.wrong if found and found.wrong else None,
-    }
 
 
 def _row(found: Found) -> tuple[Any, ...]:

@@ -1,22 +1,29 @@
-"""``merganser query``: SQL on a store."""
+"""``merganser query``: SQL on a store at rest, or on a node that runs."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DEFAULT_TIMEOUT_S, Format, Level, RegistryUrl, Servers, Store, Timeout, open_log, option
+from ...schemas.errors import UsageError
+from .nodes import Authority, MaybeStore, Url, UserName, one_of, open_client
+from .options import DEFAULT_TIMEOUT_S, Format, Level, RegistryUrl, Servers, Timeout, open_log, option
 from .output import count, emit, emit_table, plain, say
 
 if TYPE_CHECKING:
-    from ...consumers.reads import Result
+    from ...consumers.result import Result
     from ...consumers.storefile import StoreFile
 
-Sql = Annotated[str, typer.Argument(metavar="SQL", help="One SELECT, in DuckDB's dialect.")]
+_LONGEST_SQL = 1_000_000
+
+Sql = Annotated[
+    str | None, typer.Argument(metavar="[SQL]", help="One SELECT, in DuckDB's dialect. Without it: a prompt, or stdin.")
+]
 LevelOption = Annotated[
     Level,
     option(
@@ -35,8 +42,11 @@ def register(app: typer.Typer) -> None:
 
 
 def query(
-    sql: Sql,
-    store: Store,
+    sql: Sql = None,
+    store: MaybeStore = None,
+    url: Url = None,
+    user: UserName = None,
+    ca: Authority = None,
     level: LevelOption = "eventual",
     after: After = None,
     max_staleness: MaxStaleness = None,
@@ -45,11 +55,62 @@ def query(
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Run one SELECT on a store that no process has open.
+    """Run one SELECT on a node that runs (--url), or on a store that no process has open (--store).
 
-    As it is, unless --level strong or bounded, or --after, ask for more: then the store follows the log until it is
-    fresh enough, and answers. A running replica's file cannot be read by another process.
+    A store answers as it is, unless --level strong or bounded, or --after, ask for more: then it follows the log until
+    it is fresh enough. A running replica's file cannot be read by another process. Without SQL a prompt is opened.
     """
+    one_of(store, url)
+    if sql is None:
+        sql = _from_stdin()
+    if sql is None:
+        _prompt(store, url, user, ca, level, timeout)
+    elif store is not None:
+        _of_store(sql, store, level, after, max_staleness, format, bootstrap_servers, registry, timeout)
+    else:
+        with open_client(str(url), user, ca) as client:
+            result = client.query(sql, level=level, after=after, max_staleness=max_staleness, timeout=timeout)
+        _WRITERS[format](result)
+
+
+def _from_stdin() -> str | None:
+    """What was piped in; None if a person sits there."""
+    if sys.stdin.isatty():
+        return None
+    text = sys.stdin.read(_LONGEST_SQL + 1)
+    if not text.strip() or len(text) > _LONGEST_SQL:
+        raise UsageError(
+            "there is no SQL: neither an argument, nor on stdin" if not text.strip() else "stdin is too long"
+        )
+    return text
+
+
+def _prompt(
+    store: Path | None, url: str | None, user: str | None, ca: Path | None, level: Level, timeout: float
+) -> None:
+    from .shell import Shell, of_client, of_store
+
+    if store is not None:
+        from ...consumers.storefile import StoreFile
+
+        with StoreFile(store) as at_rest:
+            Shell(of_store(at_rest), _table).run()
+    else:
+        with open_client(str(url), user, ca) as client:
+            Shell(of_client(client, level, timeout), _table).run()
+
+
+def _of_store(
+    sql: str,
+    store: Path,
+    level: Level,
+    after: str | None,
+    max_staleness: float | None,
+    format: Format,
+    bootstrap_servers: str | None,
+    registry: str | None,
+    timeout: float,
+) -> None:
     from ...consumers.reads import check_level, parse
     from ...consumers.storefile import StoreFile
     from ...schemas.position import Position

@@ -48,6 +48,12 @@ Config = Annotated[
     Path | None,
     option("--config", "A merganser.toml that says all this, and what to archive and to back up.", dir_okay=False),
 ]
+Http = Annotated[str, option("--http", "Answer SQL over HTTP at HOST:PORT, like 127.0.0.1:8080.")]
+UsersFile = Annotated[Path | None, option("--users", "Who may ask: a file of `merganser user`.", dir_okay=False)]
+TlsCert = Annotated[Path | None, option("--tls-cert", "Certificate with its chain, in PEM.", dir_okay=False)]
+TlsKey = Annotated[Path | None, option("--tls-key", "The certificate's key, in PEM.", dir_okay=False)]
+Insecure = Annotated[bool, option("--insecure", "Open the door though there are no users, or no TLS.")]
+RequestLog = Annotated[Path | None, option("--request-log", "Write a JSON line a request here.", dir_okay=False)]
 Split = Annotated[bool, option("--split", "Share the partitions with the other members of the group.")]
 AcceptPartial = Annotated[bool, option("--accept-partial", "Start though the log has lost its oldest rows.")]
 UntilEnd = Annotated[bool, option("--until-end", "End once it has all that the log had at the start.")]
@@ -67,6 +73,12 @@ def run(
     group: Group = None,
     tables: Tables = None,
     config: Config = None,
+    http: Http = "",
+    users: UsersFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    insecure: Insecure = False,
+    request_log: RequestLog = None,
     split: Split = False,
     accept_partial: AcceptPartial = False,
     until_end: UntilEnd = False,
@@ -81,14 +93,15 @@ def run(
     """Follow tables until Ctrl-C or SIGTERM. What is applied is exact, whenever the process ends.
 
     With --archive, rows that the log no longer has come from there. Ends with exit 1 if none of the tables can go on.
-    While it runs, no other process can read FILE. With --config it also archives, and makes backups in time;
-    options go before what that file says.
+    While it runs, no other process can read FILE: ask it over --http. With --config it also archives, and makes backups
+    in time; options go before what that file says.
     """
     from ...consumers.replica import Replica
-    from ..config import NodeConfig, read_config
+    from ..config import NodeConfig, ServeConfig, read_config
     from ..node import Node
 
-    given = NodeConfig(store, group or "", tuple(comma_separated(tables)))
+    serve = ServeConfig(http, users, tls_cert, tls_key, insecure, request_log)
+    given = NodeConfig(store, group or "", tuple(comma_separated(tables)), serve=serve)
     said = given if config is None else read_config(config).after(given)
     _check(said, split, until_end, archive)
     servers, where = bootstrap_servers or said.bootstrap_servers, registry or said.registry
@@ -98,12 +111,14 @@ def run(
         partial = accept_partial or said.accept_partial
         with Replica(str(said.store), source, said.group, said.tables, split=split, accept_partial=partial) as replica:
             with screen, warnings(screen, *_LOUD), Node(said, log, replica, below, screen.warn) as node:
+                if node.doors is not None and node.doors.http:
+                    screen.warn(f"answering at {node.doors.http}")
                 end = log.ends(replica.position) if until_end else None
                 watch(replica, log, screen, every, end, beside=node.status)
 
 
 #: Who tells of a node's work.
-_LOUD = ("merganser.apply", "merganser.archive", "merganser.node")
+_LOUD = ("merganser.apply", "merganser.archive", "merganser.node", "merganser.login")
 
 
 def _check(said: NodeConfig, split: bool, until_end: bool, archive: str | None) -> None:

@@ -1,14 +1,16 @@
-"""``merganser status``: how far a store is."""
+"""``merganser status``: how far a store, or a node, is."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ...schemas.errors import LogError, MerganserError, WrongCluster
 from ...schemas.position import Position
-from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Store, Timeout, open_log
+from .nodes import Authority, MaybeStore, Url, UserName, one_of, open_client
+from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Timeout, open_log
 from .output import emit, emit_json, emit_table
 
 if TYPE_CHECKING:
@@ -20,16 +22,38 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    store: Store,
+    store: MaybeStore = None,
+    url: Url = None,
+    user: UserName = None,
+    ca: Authority = None,
     bootstrap_servers: Servers = None,
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """How far a store at rest is. Position, lag against the log, stopped tables, records in quarantine and held back.
+    """How far a store at rest (--store), or a node that runs (--url), is.
 
-    If the log does not answer, the rest is shown, and the exit code is 1.
+    Position, lag against the log, stopped tables, records in quarantine and held back. If the log does not answer, the
+    rest is shown, and the exit code is 1.
     """
+    one_of(store, url)
+    if store is not None:
+        _of_store(store, bootstrap_servers, registry, timeout, json)
+    else:
+        _of_node(str(url), user, ca, timeout, json)
+
+
+def _of_node(url: str, user: str | None, ca: Path | None, timeout: float, json: bool) -> None:
+    with open_client(url, user, ca) as client:
+        facts = client.status(timeout)
+    emit_json(facts) if json else _show_node(url, facts)
+    if facts["log_away"]:
+        error = LogError(f"the node's log does not answer: {facts['log_away']}")
+        error.hint = "reads at level eventual go on; the node itself waits for the log"
+        raise error
+
+
+def _of_store(store: Path, bootstrap_servers: str | None, registry: str | None, timeout: float, json: bool) -> None:
     from ...consumers.storefile import StoreFile
 
     with StoreFile(store) as found:
@@ -87,3 +111,16 @@ def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
     ]
     emit_table([*names, "state"], rows, numeric=names[1:])
     emit(f"position {store.position}")
+
+
+def _show_node(url: str, facts: dict[str, Any]) -> None:
+    ready = "ready" if facts["ready"] else f"not ready: {facts['not_ready']}"
+    emit(f"node {url}, group {facts['group']}, cluster {facts['cluster']}: {ready}")
+    rows = [
+        (t["table"], t["partitions"], "?" if t["lag"] is None else t["lag"], t["stopped"] or "follows")
+        for t in facts["tables"]
+    ]
+    emit_table(["table", "partitions", "lag", "state"], rows, numeric=("partitions", "lag"))
+    emit(f"position {facts['position']}")
+    if facts["waiting_for"]:
+        emit(f"waiting for {facts['waiting_for']}")

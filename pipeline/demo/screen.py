@@ -14,7 +14,7 @@ from .compare import Comparison
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
 
-    from ...consumers.reads import Result
+    from ...consumers.result import Result
 
 _PLAIN_EVERY_S = 2.0
 

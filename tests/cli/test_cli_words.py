@@ -50,7 +50,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
     assert set(COMMANDS) == {
         *("merganser demo", "merganser put", "merganser delete", "merganser query", "merganser status"),
         *("merganser audit", "merganser replica run", "merganser tx resolve", "merganser import", "merganser export"),
-        "merganser restore",
+        *("merganser restore", "merganser verify", "merganser snapshot-file"),
+        *(f"merganser user {word}" for word in ("add", "list", "remove")),
         *("merganser archive run", "merganser archive check"),
         *(f"merganser backup {word}" for word in ("create", "list", "verify", "expire")),
         *(f"merganser broker {word}" for word in ("start", "stop", "status")),

@@ -67,6 +67,8 @@ class FakeLog:
         self.start: dict[TopicPartition, int] = {}
         self.tables: dict[str, Table] = {}
         self.registered: dict[str, list[SchemaVersion]] = {}
+        self.stable: dict[TopicPartition, int] = {}
+        """Where readers are held back by an open transaction."""
         self.registry_fails = 0
         self.reported = Position()
         self.settings = {"cleanup.policy": "delete", "delete.retention.ms": "86400000"}
@@ -123,6 +125,9 @@ class FakeLog:
 
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
         return Position({tp: len(self.partitions[tp]) for tp in partitions})
+
+    def stable_ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
+        return Position({tp: min(n, self.stable.get(tp, n)) for tp, n in self.ends(partitions).items()})
 
     def at_time(self, partitions: Collection[TopicPartition], time_ms: int) -> Position:
         found = {

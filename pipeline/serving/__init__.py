@@ -1,0 +1,1 @@
+"""Serving: SQL on a replica for other processes, behind one guard."""

@@ -1,0 +1,70 @@
+"""What a client wants, from whichever door it came, and how much of it is given.
+
+Pure: no I/O here. Every door turns a request into an :class:`Ask` and hands it to the guard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ...consumers.reads import Level, Params
+from ...schemas.errors import UsageError
+from ...schemas.position import Position
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One query. *level*, *after* and *max_staleness* as in ``Replica.query``; *timeout* bounds all of it, in
+    seconds: the wait for a place, for freshness, and the query itself."""
+
+    sql: str
+    params: Params = None
+    level: Level = "eventual"
+    after: Position | str | None = None
+    max_staleness: float | None = None
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a statement: ``1`` or a name, and DuckDB's type of it (empty where the SQL leaves it open)."""
+
+    name: str
+    type: str = ""
+
+
+@dataclass(frozen=True)
+class ServingLimits:
+    """What clients may take, all together and each. Sizes in bytes, times in seconds."""
+
+    running: int = 4
+    """Queries that run at once."""
+    queued: int = 64
+    """Queries that may wait for a place; one more is refused at once."""
+    queue_s: float = 10.0
+    query_s: float = 60.0
+    """How long one query may run, however long its client would wait."""
+    answers: int = 64
+    """Answers that exist at once, those that are still being read by a slow client included."""
+    answer_s: float = 300.0
+    """How long one answer may be read; then what is left of it is dropped."""
+    answer_memory: int = 16 * 2**20
+    """Of an answer this much stays in memory, the rest in a file beside the store."""
+    answer_bytes: int = 2 * 2**30
+    answer_rows: int = 50_000_000
+    spool: int = 4 * 2**30
+    """Of all answers together, in files."""
+    growth: int = 1 * 2**30
+    """What all queries together may add to the process, beyond DuckDB's own memory limit: DuckDB does not
+    count long values."""
+    sql_chars: int = 100_000
+    value_bytes: int = 1 * 2**20
+    """The length of one value that SQL makes up (``repeat``, ``lpad``, a list of a range), where that can be told."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            whole = field.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value > 0:
+                kind = "a whole number" if whole else "a number"
+                raise UsageError(f"ServingLimits.{field.name} is {kind} above 0, not {value!r}")

@@ -1,0 +1,96 @@
+"""How the node is: for people (``/status``), programs (``/position``), orchestrators and Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ....schemas.errors import Forbidden
+from ....schemas.position import Position
+from ..users import User
+
+if TYPE_CHECKING:
+    from .app import Desk
+
+
+async def position(desk: Desk, request: Request, user: User) -> Response:
+    """How far the replica is: a token below ``applied`` is reached."""
+    replica = desk.replica
+    read, applied = _granted(replica.read_position, user), _granted(replica.position, user)
+    return JSONResponse({"position": str(read), "applied": str(applied)})
+
+
+async def status(desk: Desk, request: Request, user: User) -> Response:
+    return JSONResponse(facts(desk, user))
+
+
+def facts(desk: Desk, user: User) -> dict[str, Any]:
+    """What *user* may know of the node."""
+    replica, sight, lag = desk.replica, desk.lookout.sight, desk.lookout.lag()
+    stopped = {table: why.why for table, why in replica.stopped.items() if user.may_read(table)}
+    applied = _granted(replica.position, user)
+    tables = sorted({tp.topic for tp in applied} | set(stopped))
+    told: dict[str, Any] = {
+        "group": replica.group,
+        "cluster": replica.cluster_id,
+        "ready": desk.lookout.not_ready() is None,
+        "not_ready": desk.lookout.not_ready(),
+        "position": str(_granted(replica.read_position, user)),
+        "applied": str(applied),
+        "lag": sum(n for tp, n in lag.items() if user.may_read(tp.topic)) if sight.ends else None,
+        "lag_seen_s": round(time.monotonic() - sight.at_s, 3) if sight.ends else None,
+        "log_away": sight.away,
+        "waiting_for": replica.waiting_for,
+        "failed": None if replica.error is None else str(replica.error),
+        "uptime_s": round(time.monotonic() - desk.began_s, 1),
+        "tables": [
+            {
+                "table": table,
+                "partitions": len(applied.of(frozenset([table]))),
+                "lag": sum(n for tp, n in lag.items() if tp.topic == table) if sight.ends else None,
+                "stopped": stopped.get(table),
+                "open_transactions": [
+                    {"partition": tp.partition, "offset": stuck.offset, "records": stuck.records,
+                     "seconds": round(sight.at_s - stuck.since_s, 1)}
+                    for tp, stuck in sorted(sight.stuck.items()) if tp.topic == table
+                ],
+            }
+            for table in tables
+        ],
+    }  # fmt: skip
+    return told if user.tables is not None else {**told, **desk.beside()}
+
+
+async def metrics(desk: Desk, request: Request, user: User) -> Response:
+    if user.tables is not None:
+        raise Forbidden(user.name, "metrics are of all tables")
+    encode, type_ = choose_encoder(request.headers.get("accept", ""))
+    text = await asyncio.to_thread(encode, desk.metrics.registry)
+    return Response(text, headers={"Content-Type": type_})
+
+
+async def readyz(desk: Desk, request: Request) -> Response:
+    """200 once the replica had all that the log had at its start."""
+    return _check(desk.lookout.not_ready())
+
+
+async def livez(desk: Desk, request: Request) -> Response:
+    """503 if only another start can help: the apply loop ended."""
+    error = desk.replica.error
+    return _check(None if error is None else "the apply loop ended")
+
+
+def _check(why: str | None) -> Response:
+    if why is None:
+        return JSONResponse({"ok": True})
+    hint = "it may pass; GET /status says more"
+    return JSONResponse({"ok": False, "error": why, "hint": hint}, 503, {"Retry-After": "1"})
+
+
+def _granted(position: Position, user: User) -> Position:
+    return Position({tp: offset for tp, offset in position.items() if user.may_read(tp.topic)})

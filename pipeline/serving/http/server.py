@@ -1,0 +1,128 @@
+"""The HTTP door: uvicorn in a thread of the node's process.
+
+Invariants
+- The port is bound before anything is said of it, or it is refused by name; whoever may not come in is decided
+  before (``binding.py``).
+- A door that is told to stop lets answers go on for a few seconds, then ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from ....schemas.errors import MerganserError, UsageError
+from ..binding import Address, Safety, admit
+from ..login import Logins
+from .app import App, Desk
+from .entrance import Entrance
+
+_log = logging.getLogger("merganser.http")
+
+#: Connections beyond this are told 503 at once.
+_CONNECTIONS = 512
+
+_GRACE_S = 5
+_START_S = 15.0
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files in PEM: a certificate with its chain, and its key."""
+
+    cert: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """TLS 1.2 and newer. UsageError if the files do not fit."""
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            made.load_cert_chain(self.cert, self.key)
+        except (OSError, ssl.SSLError) as error:
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"no TLS with {self.cert} and {self.key}: {why}") from error
+        return made
+
+
+class HttpDoor:
+    """Serves *desk* at *address*, between :meth:`start` and :meth:`stop`. UnsafeDoor, UsageError."""
+
+    def __init__(
+        self, desk: Desk, address: Address, logins: Logins | None = None, tls: Tls | None = None, insecure: bool = False
+    ) -> None:
+        anonymous = admit("HTTP", address, Safety(logins is not None, tls is not None, insecure))
+        context = None if tls is None else tls.context()
+        self._socket = bound(address)
+        self.address = Address(address.host, self._socket.getsockname()[1])
+        self.url = f"{'http' if tls is None else 'https'}://{self.address}"
+        app = App(desk, Entrance(logins, anonymous, self.address))
+        config = uvicorn.Config(
+            app.asgi,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        config.load()
+        # What it tells (a client that hung up, an answer that broke off) is in the request log.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        config.ssl = context
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="merganser-http", daemon=True)
+        self._failed: BaseException | None = None
+
+    def start(self) -> None:
+        """Open the door; it is open when this returns."""
+        self._thread.start()
+        waited = threading.Event()
+        for _ in range(int(_START_S / 0.01)):
+            if self._server.started or not self._thread.is_alive():
+                break
+            waited.wait(0.01)
+        if not self._server.started:
+            raise MerganserError(f"the HTTP door at {self.address} did not open: {self._failed!r}")
+        _log.info("serving at %s", self.url)
+
+    def stop(self) -> None:
+        """Close the door."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(_GRACE_S + 5)
+        self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._server.serve(sockets=[self._socket]))
+        except BaseException as error:  # noqa: BLE001  # `start` tells it, or the log does
+            self._failed = error
+            _log.error("the HTTP door ended: %r", error)
+
+
+def bound(address: Address) -> socket.socket:
+    """A socket that listens at *address*. UsageError if it cannot."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address.host, address.port))
+        made.listen(256)
+        made.setblocking(False)
+    except OSError as error:
+        made.close()
+        raise UsageError(f"cannot listen at {address}: {error.strerror or error}") from error
+    return made

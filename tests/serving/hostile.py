@@ -1,0 +1,52 @@
+"""Runs :mod:`escapes` through a door, whichever it is, and looks that nothing came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from serving.escapes import Escape
+from serving.world import MARKER, World
+
+#: One query: its rows, or whatever the door raises.
+Door = Callable[[str], pa.Table]
+
+
+def assault(
+    world: World, door: Door, escapes: Iterable[Escape], *, refused: bool, more: dict[str, str] | None = None
+) -> int:
+    """Send each of *escapes*; how many were refused. The store, the files and the network are as before, no answer
+    and no error has the secret in it, and the replica goes on."""
+    names = {**world.says(), **(more or {})}
+    before, count = world.state(), 0
+    for escape in escapes:
+        sql = escape.sql.format(**names)
+        said = attempt(door, sql)
+        assert MARKER not in str(said), f"{escape.group}: {sql[:200]!r} has shown the secret"
+        if isinstance(said, Exception):
+            assert "Traceback" not in str(said) and "\n" not in str(said).strip(), f"{sql[:200]!r}: {said}"
+            assert str(world.path.parent) not in _unsaid(str(said), sql), f"{sql[:200]!r} has shown a path: {said}"
+            count += 1
+        else:
+            assert not refused, f"{escape.group}: {sql[:200]!r} gave {str(said)[:200]}"
+            assert str(world.path.parent) not in _unsaid(str(said), sql), f"{sql[:200]!r} has shown a path"
+    assert world.state() == before
+    world.goes_on(10_000_001)
+    return count
+
+
+def _unsaid(text: str, sql: str) -> str:
+    """*text* without the paths that the statement brought along itself."""
+    for word in sql.replace("'", " ").replace('"', " ").split():
+        if "/" in word:
+            text = text.replace(word, "")
+    return text
+
+
+def attempt(door: Door, sql: str) -> Any:
+    try:
+        return door(sql).to_pylist()
+    except Exception as error:
+        return error

@@ -1,0 +1,67 @@
+"""Hostile SQL through the guard itself: it gets nowhere, whichever layer is to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import pyarrow as pa
+import pytest
+
+from merganser.pipeline.serving.ask import Ask, ServingLimits
+from merganser.pipeline.serving.guard import Guard
+from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
+from serving.hostile import Door, assault
+from serving.world import MARKER, ORDERS, World, world
+
+#: Small, so that what is endless ends soon.
+LIMITS = ServingLimits(query_s=0.5, growth=400 * 2**20, answer_bytes=8 * 2**20, answer_rows=300_000)
+
+GROUPS = {name: list(found) for name, found in groupby([*REFUSED, *BOUNDED, *UNGRANTED], lambda e: e.group)}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("served")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def guard(served: World) -> Iterator[Guard]:
+    opened = Guard(served.replica, LIMITS)
+    yield opened
+    opened.close()
+
+
+def through(guard: Guard, tables: frozenset[str] | None = None) -> Door:
+    def door(sql: str) -> pa.Table:
+        some_udf = local_rows = secret_rows = pa.table({"a": [MARKER]})  # noqa: F841  # not to be found by SQL
+        with guard.ask(Ask(sql), tables=tables) as answer:
+            return answer.table()
+
+    return door
+
+
+def _of(escapes: list[Escape]) -> list[str]:
+    return list(dict.fromkeys(escape.group for escape in escapes))
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len({escape.sql for escape in REFUSED}) >= 300
+    assert len({escape.sql for escape in UNGRANTED}) >= 70
+
+
+@pytest.mark.parametrize("group", _of(REFUSED))
+def test_hostile_sql_is_refused(group: str, served: World, guard: Guard) -> None:
+    assault(served, through(guard), GROUPS[group], refused=True)
+
+
+@pytest.mark.parametrize("group", _of(BOUNDED))
+def test_what_only_looks_hostile_changes_nothing(group: str, served: World, guard: Guard) -> None:
+    refused = assault(served, through(guard), GROUPS[group], refused=False)
+    assert refused <= 2  # error() and what DuckDB itself does not like
+
+
+@pytest.mark.parametrize("group", _of(UNGRANTED))
+def test_a_table_without_a_grant_is_not_read_in_any_way(group: str, served: World, guard: Guard) -> None:
+    assault(served, through(guard, frozenset({ORDERS})), GROUPS[group], refused=True)

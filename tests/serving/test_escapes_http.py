@@ -1,0 +1,73 @@
+"""Hostile SQL over HTTP: all of it, and it gets nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import pyarrow as pa
+import pytest
+
+import merganser as mg
+from merganser.pipeline.config import ServeConfig
+from merganser.pipeline.serving.doors import Doors
+from merganser.pipeline.serving.secrets import new_token, token_hash
+from merganser.pipeline.serving.users import User, changing
+from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
+from serving.hostile import Door, assault
+from serving.world import ORDERS, World, world
+
+GROUPS = {name: list(found) for name, found in groupby([*REFUSED, *BOUNDED, *UNGRANTED], lambda e: e.group)}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("served")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def clients(served: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, mg.Client]]:
+    """Of one who may read all, and of one who may read orders only."""
+    users, tokens = tmp_path_factory.mktemp("users") / "users", {name: new_token(name) for name in ("all", "some")}
+    with changing(users) as change:
+        change.add(User("all", "reader", token=token_hash(tokens["all"])))
+        change.add(User("some", "reader", frozenset({ORDERS}), token=token_hash(tokens["some"])))
+    with Doors(ServeConfig(http="127.0.0.1:0", users=users, query_s=1.5), served.replica, served.log) as doors:
+        opened = {name: mg.Client(str(doors.http), auth=token) for name, token in tokens.items()}
+        yield opened
+        for client in opened.values():
+            client.close()
+
+
+def through(client: mg.Client) -> Door:
+    def door(sql: str) -> pa.Table:
+        return client.query(sql).arrow()
+
+    return door
+
+
+def _of(escapes: list[Escape]) -> list[str]:
+    return list(dict.fromkeys(escape.group for escape in escapes))
+
+
+def _refused() -> list[object]:
+    """Each group; the endless ones take their time-out each, and are for the long form."""
+    return [pytest.param(group, marks=[pytest.mark.slow] if group == "endless" else []) for group in _of(REFUSED)]
+
+
+@pytest.mark.parametrize("group", _refused())
+def test_hostile_sql_is_refused(group: str, served: World, clients: dict[str, mg.Client]) -> None:
+    assault(served, through(clients["all"]), GROUPS[group], refused=True)
+
+
+@pytest.mark.parametrize("group", _of(BOUNDED))
+def test_what_only_looks_hostile_changes_nothing(group: str, served: World, clients: dict[str, mg.Client]) -> None:
+    assert assault(served, through(clients["all"]), GROUPS[group], refused=False) <= 2
+
+
+@pytest.mark.parametrize("group", _of(UNGRANTED))
+def test_a_table_without_a_grant_is_not_read_in_any_way(
+    group: str, served: World, clients: dict[str, mg.Client]
+) -> None:
+    assault(served, through(clients["some"]), GROUPS[group], refused=True)
