@@ -293,11 +293,14 @@ FAULTS = [
 
 LONG = (as_they_come,)  # seldom makes a difference
 
+#: The first story that shows a fault, if it is not among the first: so the others need not be told each time.
+SHOWN_BY = {whole_is_well: 15, by_first_record: 14}
+
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow) if f in LONG else f for f in FAULTS])
 def test_the_stories_catch_a_planted_fault(fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fault(monkeypatch)
-    for seed in range(1, 40):
+    for seed in range(SHOWN_BY.get(fault, 1), 40):
         try:
             follow(TxWorld(seed, spellings=True), tmp_path / f"{seed}.duckdb", 5, random.Random(seed))
         except (AssertionError, StoreFailed, KeyError):
