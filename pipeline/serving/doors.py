@@ -14,11 +14,13 @@ from ...schemas.errors import UsageError
 from ..config import ServeConfig
 from .ask import ServingLimits
 from .binding import Address
+from .figures import Counting
 from .guard import Guard
 from .jobs import Jobs
 from .journal import Journal
 from .login import Logins
 from .lookout import Ends, Lookout
+from .pulse import Pulse
 
 if TYPE_CHECKING:
     from ...consumers.replica import Replica
@@ -79,7 +81,8 @@ class Doors:
             raise UsageError(f"{error.name} is missing: pip install 'merganser[serve]'") from error
         config, jobs = self._config, Jobs()
         metrics = Metrics(self._replica, lookout, guard, logins, self._beside)
-        desk = Desk(self._replica, guard, lookout, metrics, journal, jobs, self._beside, self._backup)
+        pulse, counting = Pulse(self._replica, lookout), Counting(self._replica)
+        desk = Desk(self._replica, guard, lookout, metrics, journal, jobs, pulse, counting, self._beside, self._backup)
         if (config.tls_cert is None) != (config.tls_key is None):
             raise UsageError("TLS needs both: a certificate (--tls-cert) and its key (--tls-key)")
         tls = None
@@ -87,10 +90,12 @@ class Doors:
             tls = Tls(config.tls_cert, config.tls_key)
         door = HttpDoor(desk, Address.parse(config.http), logins, tls, config.insecure)
         door.start()
+        pulse.start()
         self.http = door.url
 
         def shut() -> None:
             door.stop()
+            pulse.stop()
             jobs.join()
 
         return shut
