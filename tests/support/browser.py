@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over its own protocol through a pipe: no driver, no web socket, nothing to install beside it."""
+"""Headless Chromium, driven over its own protocol through a pipe: no driver and no web socket beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars",
     "--remote-debugging-pipe", "--force-color-profile=srgb",
 )  # fmt: skip
+
+#: The protocol's pipe is of the file descriptors 3 and 4.
+_AS_3_AND_4 = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for number, end in zip((3, 4), ends):
+    os.dup2(end, number)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 _ANSWER_S = 30
 
@@ -76,7 +86,7 @@ class Page:
         code = _CODES.get(key, ord(key[0].upper()))
         plain = "\r" if key == "Enter" else key if len(key) == 1 else ""
         facts: dict[str, Any] = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code}
-        text = {} if held and "Shift" not in held or not plain else {"text": plain}
+        text = {} if (held and "Shift" not in held) or not plain else {"text": plain}
         self.call("Input.dispatchKeyEvent", type="keyDown", modifiers=modifiers, **facts, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", modifiers=modifiers, **facts)
 
@@ -107,8 +117,7 @@ class Browser:
         assert program is not None
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # The protocol's pipe is of the file descriptors 3 and 4.
-        line = ["/bin/sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", program, *_FLAGS]
+        line = [sys.executable, "-c", _AS_3_AND_4, str(theirs_in), str(theirs_out), program, *_FLAGS]
         self._process = subprocess.Popen(
             [*line, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

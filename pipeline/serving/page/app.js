@@ -125,6 +125,7 @@ function askWho(error) {
   tell(byId("login-error"), refused ? error.message : "");
   tell(byId("headline"), "Log in to see the node");
   if (!byId("login").open) byId("login").showModal();
+  if (refused) byId("password").focus();
 }
 
 byId("login-form").addEventListener("submit", (event) => {

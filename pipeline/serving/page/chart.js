@@ -72,17 +72,19 @@ export class Chart {
       svg("line", { class: n === 0 ? "base" : "grid", x1: LEFT, x2: width - RIGHT, y1: y(n), y2: y(n) }),
       svg("text", { x: LEFT - 8, y: y(n) + 4, "text-anchor": "end" }, yText(n))));
     parts.push(...this.below(x, xText, width, height));
-    const below = x.map(() => 0);
+    const below = x.map(() => 0), layers = [];
     series.forEach((s, order) => {
       if (kind === "bars") parts.push(...this.bars(s, order, series.length, y, inner));
       else if (stacked) {
         const lower = points(this.px, below.map(y)).reverse();
         s.values.forEach((value, i) => (below[i] += value ?? 0));
         const upper = points(this.px, below.map(y));
-        parts.push(svg("polygon", { class: `area c${s.colour}`, points: [...upper, ...lower].join(" ") }));
-        parts.push(svg("polyline", { class: `line c${s.colour}`, points: upper.join(" ") }));
+        layers.unshift(svg("g", { class: `c${s.colour}` },
+          svg("polygon", { class: "area", points: [...upper, ...lower].join(" ") }),
+          svg("polyline", { class: "line", points: upper.join(" ") })));
       } else parts.push(svg("path", { class: `line c${s.colour}`, d: path(this.px, s.values, y) }));
     });
+    parts.push(...layers); // the lowest is drawn last: one without a share of its own hides behind it
     this.cross = svg("line", { class: "cross", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
     const drawing = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, parts, this.cross);
     this.host.setAttribute("aria-label", `${this.label}. Arrow keys read its values.`);
