@@ -283,16 +283,16 @@ class Store:
             self._change_schema(change)
         moves, operations = {tp: replace(move) for tp, move in batch.moves.items()}, list(batch.operations)
         try:
-            return self._write(batch, confirm)
+            self._write(batch, confirm)
         except duckdb.OutOfMemoryException as error:
             if self._in_doubt:
                 raise
             _log.warning("no memory for a batch beside the readers (%s); interrupting them", one_line(error))
-        # It was rolled back, so it can be tried again; what it noted in the batch is undone.
-        batch.moves.update(moves)
-        batch.operations[:] = operations
-        with self._gate.closed(grace_s=_SQUEEZED_S):
-            self._write(batch, confirm)
+            # It was rolled back, so it can be tried again; what it noted in the batch is undone.
+            batch.moves.update(moves)
+            batch.operations[:] = operations
+            with self._gate.closed(grace_s=_SQUEEZED_S):
+                self._write(batch, confirm)
 
     def _write(self, batch: Batch, confirm: Callable[[], object]) -> None:
         plain = [None if stage.units else [part.rows() for part in stage.tables] for stage in batch.stages]

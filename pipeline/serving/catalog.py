@@ -26,7 +26,7 @@ _NAMES_SQL = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database
 
 @dataclass(frozen=True)
 class ServedTable:
-    """A table of the store, of *schema* ``main`` or ``_merganser``: *columns* with their SQL types, *key* columns if any."""
+    """A table of *schema* ``main`` or ``_merganser``: *columns* with their SQL types, *key* columns if any."""
 
     schema: str
     name: str

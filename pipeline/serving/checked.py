@@ -25,10 +25,7 @@ _DEEPEST = 200
 _OPENING, _CLOSING = re.compile(r"[(\[{]|\bcase\b", re.IGNORECASE), re.compile(r"[)\]}]|\bend\b", re.IGNORECASE)
 #: In all, which bounds what the counts above say of texts in quotes, and chains of operators.
 _MOST_TOKENS = 20_000
-_MOST_CHAINED = 500
-_CHAIN = re.compile(
-    r"(?:\b(?:not|distinct|union|except|intersect)\b|[-+~!@^:.]|\s){%d,}" % _MOST_CHAINED, re.IGNORECASE
-)
+_CHAIN = re.compile(r"(?:\bnot\b|[-+~!@]|\s){500,}", re.IGNORECASE)
 
 _EXPLAIN = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?P<analyze>\s+analyze\b)?\s*(?P<options>\([^()']*\))?",

@@ -41,6 +41,9 @@ from .rules import grant
 from .spool import Room
 from .watch import Watch
 
+#: How long the end of a guard waits for queries that cannot be interrupted where they are.
+_CLOSING_S = 10.0
+
 #: Rows that DuckDB hands over at once.
 _BATCH_ROWS = 65_536
 
@@ -139,11 +142,13 @@ class Guard:
         with self._changed:
             self._closed = True
             answers = list(self._answers)
+        why = QueryCancelled("since the node stops")
+        self._watch.stop(why)
         for answer in answers:
-            answer.stop(QueryCancelled("since the node stops"))
+            answer.stop(why)
             answer.close()
         with self._changed:
-            self._changed.wait_for(lambda: not self._asking and not self._places.used, 5)
+            self._changed.wait_for(lambda: not self._asking and not self._places.used, _CLOSING_S)
         self._watch.close()
         self._checker.close()
 

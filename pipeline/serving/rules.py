@@ -1,4 +1,4 @@
-"""What SQL may name. Pure: decided from its :class:`Shape`, and of who may not read everything from the tables there are.
+"""What SQL may name. Pure: decided from its :class:`Shape`, and from what its user may read.
 
 Two lists, and a reason for each kind. Functions that give tables are refused unless they are listed: DuckDB's
 read files, run other SQL, change the instance, or tell of it. Plain functions are allowed unless they are listed:
@@ -69,13 +69,51 @@ _REFUSED = frozenset(
         "write_log",
     }
 )
+_MOST_SETS = 200
+
 #: These take the product of two lengths, in one step that cannot be interrupted. They are served beside functions that
 #: do not make values longer.
 _QUADRATIC = frozenset(
     {"damerau_levenshtein", "editdist3", "jaro_similarity", "jaro_winkler_similarity", "levenshtein"}
 )
 _SHORT = frozenset(
-    ["+", "-", "*", "/", "//", "%", "abs", "avg", "ceil", "coalesce", "count", "count_star", "first", "floor", "greatest", "least", "left", "len", "length", "lower", "max", "min", "mod", "round", "row_number", "rank", "dense_rank", "right", "strip_accents", "substr", "substring", "sum", "trim", "ltrim", "rtrim", "upper", "~~", "!~~", "~~*", "!~~*", "like_escape", "arg_min", "arg_max", "min_by", "max_by", "any_value", "lcase", "ucase"]
+    (
+        *(
+            "+",
+            "-",
+            "*",
+            "/",
+            "//",
+            "%",
+            "~~",
+            "!~~",
+            "~~*",
+            "!~~*",
+            "like_escape",
+            "abs",
+            "ceil",
+            "floor",
+            "round",
+            "mod",
+        ),
+        *(
+            "avg",
+            "sum",
+            "count",
+            "count_star",
+            "min",
+            "max",
+            "first",
+            "any_value",
+            "arg_min",
+            "arg_max",
+            "min_by",
+            "max_by",
+        ),
+        *("coalesce", "greatest", "least", "row_number", "rank", "dense_rank", "length", "len"),
+        *("lower", "upper", "lcase", "ucase", "trim", "ltrim", "rtrim", "left", "right", "substr", "substring"),
+        "strip_accents",
+    )
 )
 
 
@@ -92,6 +130,8 @@ def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
         raise NotAllowed(f"SHOW {name.upper()} is not served here")
     if shape.repeats > limits.value_bytes or shape.longest > limits.value_bytes:
         raise NotAllowed(f"the query makes values longer than {limits.value_bytes:,} of a thing")
+    if shape.sets > _MOST_SETS:
+        raise NotAllowed(f"more than {_MOST_SETS} queries are put together: to plan them could not be interrupted")
     if shape.lambdas > 1:
         raise NotAllowed("a lambda inside of a lambda is not served: it could not be interrupted")
     if shape.functions & _QUADRATIC and (shape.recursive or shape.functions - _QUADRATIC - _SHORT):

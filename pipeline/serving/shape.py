@@ -42,6 +42,8 @@ class Shape:
     lambdas: int = 0
     """How deep functions of functions are nested."""
     recursive: bool = False
+    sets: int = 0
+    """Queries that are put together by UNION and the like."""
 
 
 #: Kinds of nodes; a query with another is refused. (SHOWREF, AT and the like have rules of their own below.)
@@ -90,6 +92,9 @@ _LENGTH_AT = {"lpad": 1, "rpad": 1, "list_resize": 1, "array_resize": 1, "bitstr
 _RANGES = frozenset({"range", "generate_series"})
 _FORMATS = frozenset({"format", "printf"})
 
+#: Parts of a column's name: database, schema, table, column, fields.
+_LONGEST_NAME = 12
+
 _WIDTH = re.compile(r"\d+")
 _INTEGER = re.compile(r"-?[0-9_]{1,40}")
 
@@ -118,12 +123,15 @@ def _look(node: Mapping[str, Any], shape: Shape) -> Iterator[Any]:
             raise NotAllowed(f"an expression of the kind {class_} is not served")
         if class_ in ("FUNCTION", "WINDOW"):
             _function(node, shape)
+        if class_ == "COLUMN_REF" and len(node["column_names"]) > _LONGEST_NAME:
+            raise NotAllowed("a name has too many parts")
         if class_ == "CONSTANT":
             return iter(())
     elif "cte_map" in node:
         if kind not in _NODES:
             raise NotAllowed(f"a query of the kind {kind} is not served")
         shape.recursive |= kind == "RECURSIVE_CTE_NODE"
+        shape.sets += kind == "SET_OPERATION_NODE"
         shape.ctes |= {str(entry["key"]) for entry in node["cte_map"]["map"]}
         if node.get("cte_name"):
             shape.ctes.add(str(node["cte_name"]))

@@ -168,7 +168,7 @@ class Spool:
             self._disk += data.size
             try:
                 if self._file is None:
-                    self._file = tempfile.TemporaryFile(dir=self._room.folder, prefix=".merganser-answer-")
+                    self._file = tempfile.TemporaryFile(dir=self._room.folder, prefix=".merganser-answer-")  # noqa: SIM115  # closed in _drop
                 self._file.write(data)
                 self._file.flush()
             except OSError as error:

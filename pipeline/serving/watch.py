@@ -55,6 +55,7 @@ class Watch:
         self._running: set[Watched] = set()
         self._waiting: set[Watched] = set()
         self._before: int | None = None
+        self._ending: MerganserError | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="merganser-watch", daemon=True)
         self._thread.start()
@@ -82,6 +83,12 @@ class Watch:
         with self._changed:
             self._waiting.discard(answer)
 
+    def stop(self, why: MerganserError) -> None:
+        """Stop all that runs, and whatever begins from now on."""
+        with self._changed:
+            self._ending = why
+            self._changed.notify_all()
+
     def close(self) -> None:
         with self._changed:
             self._ended = True
@@ -93,10 +100,10 @@ class Watch:
         now = time.monotonic()
         with self._changed:
             running, waiting = list(self._running), list(self._waiting)
-        too_much = self._grown() if running else None
+        why = self._ending or (self._grown() if running else None)
         for query in running:
-            if too_much is not None:
-                query.stop(too_much)
+            if why is not None:
+                query.stop(why)
             elif query.stopping or query.until_s <= now:
                 query.stop()
         for answer in waiting:

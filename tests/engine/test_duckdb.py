@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -84,3 +87,46 @@ def test_a_second_connection_in_one_process_is_the_same_database(
 def test_storage_is_of_the_compatible_version(con: duckdb.DuckDBPyConnection) -> None:
     [(setting,)] = con.execute("SELECT current_setting('storage_compatibility_version')").fetchall()
     assert setting == "v1.5.0"
+
+
+# -- what serving relies on (pipeline/serving) ------------------------------------------------------
+
+
+def tree(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    [(text,)] = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_a_syntax_tree_has_what_is_nested_and_what_writes() -> None:
+    """In an instance of its own: with an older storage version the tree would lack what is new."""
+    with duckdb.connect(":memory:") as parser:
+        nested = json.dumps(tree(parser, "SELECT 1 FROM a WHERE EXISTS (FROM b.c ORDER BY (SELECT max(x) FROM d))"))
+        assert all(json.dumps({"path": path}) in nested for path in (["a"], ["b", "c"], ["d"]))
+        assert "DELETE_QUERY_NODE" in json.dumps(tree(parser, "WITH d AS (DELETE FROM t RETURNING *) FROM d"))
+        assert tree(parser, "DELETE FROM t")["error"] and tree(parser, "SELECT 1; SELECT 2")["statements"][1]
+
+
+def test_a_variable_of_python_is_not_found_when_replacements_are_off() -> None:
+    rows = pa.table({"a": [1]})
+    with duckdb.connect(":memory:") as naive:
+        assert naive.sql("SELECT * FROM rows").fetchall() == [(1,)]
+    with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as con:
+        with pytest.raises(duckdb.CatalogException):
+            con.sql("SELECT * FROM rows").fetchall()
+    assert rows.num_rows == 1
+
+
+def test_a_result_streams_with_its_types_and_is_interrupted(con: duckdb.DuckDBPyConnection) -> None:
+    result = con.cursor()._submit("SELECT a, b FROM t WHERE a > ? ORDER BY a", [0], "stream", 1000)
+    assert [str(column[1]) for column in result.description] == ["INTEGER", "VARCHAR"]
+    assert result.arrow_reader().read_all().to_pylist() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+    cursor = con.cursor()
+    threading.Timer(0.3, cursor.interrupt).start()
+    with pytest.raises((duckdb.InterruptException, OSError), match="INTERRUPT"):
+        cursor._submit("SELECT count(*) FROM range(1000000000000000)", None, "stream", 1000).arrow_reader().read_all()
+
+
+def test_a_statement_tells_the_types_of_its_parameters(con: duckdb.DuckDBPyConnection) -> None:
+    _, _, parameters, *_ = con.cursor()._bind("SELECT ? FROM t WHERE a = ? AND b LIKE ?")
+    assert [(name, str(type_)) for name, type_ in parameters] == [("1", "UNKNOWN"), ("2", "INTEGER"), ("3", "VARCHAR")]

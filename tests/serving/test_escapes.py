@@ -15,7 +15,7 @@ from serving.hostile import Door, assault
 from serving.world import MARKER, ORDERS, World, world
 
 #: Small, so that what is endless ends soon.
-LIMITS = ServingLimits(query_s=1.5, growth=400 * 2**20, answer_bytes=8 * 2**20, answer_rows=300_000)
+LIMITS = ServingLimits(query_s=0.5, growth=400 * 2**20, answer_bytes=8 * 2**20, answer_rows=300_000)
 
 GROUPS = {name: list(found) for name, found in groupby([*REFUSED, *BOUNDED, *UNGRANTED], lambda e: e.group)}
 

@@ -51,6 +51,8 @@ class Logins(Protocol):
 class Credentials:
     name: str
     password: str
+    wrong: MerganserError | None = None
+    """What became of them when they were checked, if they did not do."""
 
 
 class Sessions:
@@ -85,6 +87,13 @@ class Sessions:
                 self._proved[token] = (found[0], self._now())
             while len(self._proved) > _MOST:
                 self._proved.popitem(last=False)
+
+    def failed(self, token: str, why: MerganserError) -> None:
+        """The credentials of *token* were wrong: they are not checked again, its client hears the same."""
+        with self._lock:
+            found = self._proved.pop(token, None) or self._unproved.pop(token, None)
+            if found is not None:
+                self._unproved[token] = (Credentials(found[0].name, "", why), self._now())
 
     def end(self, token: str) -> None:
         with self._lock:
@@ -167,10 +176,12 @@ class Doorkeeper:
         known = self.sessions.get(token)
         if known is None:
             raise flight.FlightUnauthenticatedError("the session has ended: log in again")
+        if known.wrong is not None:
+            raise known.wrong
         try:
             who = logins.check(known.name, known.password, peer)
-        except MerganserError:
-            self.sessions.end(token)
+        except MerganserError as error:
+            self.sessions.failed(token, error)
             raise
         self.sessions.proved(token)
         return who
@@ -187,7 +198,8 @@ def basic(header: str) -> Credentials | None:
     if scheme.lower() != "basic" or len(rest) > _LONGEST:
         return None
     try:
-        name, colon, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
+        padded = rest.strip().rstrip("=") + "=" * (-len(rest.strip().rstrip("=")) % 4)  # Go's client leaves it out
+        name, colon, password = base64.b64decode(padded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
     return Credentials(name, password) if colon else None

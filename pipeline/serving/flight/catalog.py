@@ -69,7 +69,7 @@ SQL_INFO = pa.schema([pa.field("info_name", pa.uint32(), False), pa.field("value
 
 
 def matches(pattern: str | None, name: str) -> bool:
-    """Whether *name* is like *pattern*: `%` any text, `_` any character, a backslash before them takes them as they are."""
+    """Whether *name* is like *pattern*: `%` any text, `_` any character, with a backslash before them themselves."""
     if pattern is None:
         return True
     parts = re.findall(r"\\[%_\\]|.", pattern, re.DOTALL)
@@ -229,7 +229,7 @@ def sql_info(wanted: Sequence[int], version: str, arrow_version: str, statement_
         575: (_BOOL, False),
         576: (_BOOL, False),
     }
-    names = [name for name in (sorted(infos) if not wanted else wanted) if name in infos]
+    names = [name for name in (wanted or sorted(infos)) if name in infos]
     return pa.table([pa.array(names, pa.uint32()), _union([infos[name] for name in names])], schema=SQL_INFO)
 
 
@@ -294,8 +294,10 @@ _XDBC: list[tuple[str, int, int | None, str | None, int, int | None, int, int | 
 def xdbc_types(command: Any) -> pa.Table:
     wanted = command.data_type if command.HasField("data_type") else None
     rows = [
-        (name, number, size, quote, quote, None, 1, name == "VARCHAR", 3, False if radix else None, False, None)
-        + (name, 0 if scale is not None else None, scale, generic, subcode, radix or None, None)
+        (
+            *(name, number, size, quote, quote, None, 1, name == "VARCHAR", 3, False if radix else None, False, None),
+            *(name, 0 if scale is not None else None, scale, generic, subcode, radix or None, None),
+        )
         for name, number, size, quote, radix, scale, generic, subcode in _XDBC
         if wanted is None or wanted == number
     ]

@@ -40,7 +40,8 @@ _MESSAGES = {
     "CommandPreparedStatementUpdate": "prepared_statement_handle:bytes",
     "TicketStatementQuery": "statement_handle:bytes",
     "ActionCreatePreparedStatementRequest": "query:string transaction_id:bytes?",
-    "ActionCreatePreparedStatementResult": "prepared_statement_handle:bytes dataset_schema:bytes parameter_schema:bytes",
+    "ActionCreatePreparedStatementResult": "prepared_statement_handle:bytes dataset_schema:bytes"
+    " parameter_schema:bytes",
     "ActionCreatePreparedSubstraitPlanRequest": "plan:bytes transaction_id:bytes?",
     "ActionClosePreparedStatementRequest": "prepared_statement_handle:bytes",
     "ActionBeginTransactionRequest": "",

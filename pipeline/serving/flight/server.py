@@ -25,7 +25,8 @@ from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
 from ..answer import Answer
 from ..ask import Ask
-from ..guard import Described, Guard
+from ..describe import Described
+from ..guard import Guard
 from . import catalog, messages
 from .access import Calls, Doorkeeper, Logins, Open, Who, headers_of
 from .failures import answered, flight_error
@@ -154,7 +155,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
             raise messages.BadMessage(f"{name} is no ticket")
         answer = self._answers.get(who.name, command.statement_handle)
         if answer is None or not answer.fetch():
-            raise pa.ArrowKeyError("no such answer: it was fetched already, has expired, or is another user's")
+            raise flight.FlightServerError("no such answer: it was fetched already, has expired, or is another user's")
         _tell(context, answer)
         return flight.GeneratorStream(answer.schema, _sent(answer))
 
@@ -162,21 +163,21 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         """What a command asks of the guard, as fresh as the call's headers say."""
         if name == "CommandStatementQuery":
             if command.transaction_id:
-                raise pa.ArrowNotImplementedError(_NO_TRANSACTIONS)
+                raise flight.FlightServerError(_NO_TRANSACTIONS)
             ask = Ask(command.query)
         elif name == "CommandPreparedStatementQuery":
             prepared = self._prepared(who, command.prepared_statement_handle)
             ask = Ask(prepared.sql, prepared.params)
         else:
-            raise pa.ArrowNotImplementedError(
-                _READ_ONLY if "Update" in name or "Ingest" in name else f"{name}: only SQL"
-            )
+            raise flight.FlightServerError(_READ_ONLY if "Update" in name or "Ingest" in name else f"{name}: only SQL")
         return fresh(ask, headers_of(context))
 
     def _prepared(self, who: Who, handle: bytes) -> Prepared:
         found = self._statements.get(who.name, handle)
         if found is None:
-            raise pa.ArrowKeyError("no such prepared statement: it was closed, or is another user's; prepare it again")
+            raise flight.FlightServerError(
+                "no such prepared statement: it was closed, or has expired; prepare it again"
+            )
         return found
 
     # -- metadata ----------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         who = self._keeper.who(context)
         name, command = _command(descriptor)
         if name != "CommandPreparedStatementQuery":
-            raise pa.ArrowNotImplementedError(_READ_ONLY)
+            raise flight.FlightServerError(_READ_ONLY)
         handle = command.prepared_statement_handle
         prepared = self._prepared(who, handle)
         bound = replace(prepared, params=_bound(prepared.described, reader, self._guard.limits.sql_chars))
@@ -242,13 +243,13 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
                 self._keeper.sessions.end(token)
                 return [messages.make("CloseSessionResult", status=messages.CLOSED).SerializeToString()]
             case "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint":
-                raise pa.ArrowNotImplementedError(_NO_TRANSACTIONS)
+                raise flight.FlightServerError(_NO_TRANSACTIONS)
             case _:
-                raise pa.ArrowNotImplementedError(f"no such action: {action.type[:100]!r}")
+                raise flight.FlightServerError(f"no such action: {action.type[:100]!r}")
 
     def _prepare(self, who: Who, request: Any, context: flight.ServerCallContext) -> bytes:
         if request.transaction_id:
-            raise pa.ArrowNotImplementedError(_NO_TRANSACTIONS)
+            raise flight.FlightServerError(_NO_TRANSACTIONS)
         described = self._guard.describe(fresh(Ask(request.query), headers_of(context)), tables=who.tables)
         handle = self._statements.add(who.name, Prepared(request.query, described))
         result = messages.make(
@@ -282,7 +283,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
     @answered
     def do_exchange(self, context: flight.ServerCallContext, descriptor: Any, reader: Any, writer: Any) -> None:
         self._keeper.who(context)
-        raise pa.ArrowNotImplementedError(_READ_ONLY)
+        raise flight.FlightServerError(_READ_ONLY)
 
     @answered
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
@@ -351,8 +352,7 @@ def _sent(answer: Answer) -> Iterator[pa.RecordBatch]:
         for batch in answer.batches():
             yield from portions(batch, _MESSAGE_BYTES)
     except MerganserError as error:
-        failed = flight_error(error)
-        raise failed if isinstance(failed, flight.FlightError) else flight.FlightServerError(str(failed)) from None
+        raise flight_error(error) from None
     finally:
         answer.close()
 

@@ -42,9 +42,9 @@ export class Aside {
     });
   }
 
-  beside({ archive, backup }) {
-    byId("beside").hidden = !archive && !backup;
-    const pairs = [];
+  beside({ archive, backup, flight }) {
+    byId("beside").hidden = !archive && !backup && !flight;
+    const pairs = flight ? [["Flight SQL", flight.url]] : [];
     if (archive) {
       pairs.push(["Archive", archive.failed ?? archive.waiting_for ?? "runs"]);
       pairs.push(["Archived up to", archive.position || "nothing yet"]);

@@ -1,0 +1,236 @@
+"""The guard's bounds: time, size, how many at once; and that no client keeps the store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from merganser.pipeline.serving.answer import Answer
+from merganser.pipeline.serving.ask import Ask, ServingLimits
+from merganser.pipeline.serving.guard import Guard
+from merganser.schemas.errors import (
+    BadQuery,
+    NotAllowed,
+    NotFreshEnough,
+    QueryCancelled,
+    QueryTimeout,
+    TooBusy,
+    TooLarge,
+    UsageError,
+)
+from serving.world import HIDDEN, ORDERS, World, world
+from support.naive import both_ways, caught
+from support.waiting import wait_for
+
+ENDLESS = "SELECT count(*) FROM range(1000000000000000)"
+#: Some 40 MB.
+LARGE = "SELECT i, i * 2 AS j, md5(i::VARCHAR) AS s FROM range(800000) AS r(i)"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("served")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def guard(served: World, request: pytest.FixtureRequest) -> Iterator[Guard]:
+    opened = Guard(served.replica, ServingLimits(**getattr(request, "param", {})))
+    yield opened
+    opened.close()
+
+
+limits = pytest.mark.parametrize
+
+
+def test_an_answer_says_the_state_that_it_is_of_and_its_types(served: World, guard: Guard) -> None:
+    with guard.ask(Ask(f"SELECT id, qty FROM {ORDERS} WHERE id = ?", [7])) as answer:
+        assert answer.table().to_pylist() == [{"id": 7, "qty": 7}]
+        assert answer.position == answer.applied == served.end
+        assert answer.types == ("BIGINT", "INTEGER")
+    assert guard.ask(Ask("SELECT $a + $b AS s", {"a": 1, "b": 2})).table().to_pylist() == [{"s": 3}]
+
+
+def test_an_answer_is_as_fresh_as_asked(served: World, guard: Guard) -> None:
+    for n in range(20):
+        served.put(ORDERS, 5_000, qty=n)
+        token = served.end
+        for ask in (Ask("SELECT qty FROM orders WHERE id = 5000", after=str(token)),
+                    Ask("SELECT qty FROM orders WHERE id = 5000", level="strong"),
+                    Ask("SELECT qty FROM orders WHERE id = 5000", level="bounded", max_staleness=0.001)):  # fmt: skip
+            with guard.ask(ask) as answer:
+                assert answer.table().to_pylist() == [{"qty": n}] and answer.position.reaches(token)
+    with pytest.raises(NotFreshEnough):
+        guard.ask(Ask("SELECT 1", after="orders/0:100000", timeout=0.2))
+    with pytest.raises(UsageError):
+        guard.ask(Ask("SELECT 1", level="bounded"))
+
+
+@limits("guard", [{"query_s": 0.3}], indirect=True)
+def test_a_query_ends_at_its_time_out(served: World, guard: Guard) -> None:
+    with pytest.raises(QueryTimeout, match=r"0\.3 s"):
+        guard.ask(Ask(ENDLESS))
+    assert guard.counts().running == 0
+    served.goes_on(9_000)
+
+
+@limits("guard", [{"answer_rows": 1000}, {"answer_bytes": 100_000}], indirect=True)
+def test_an_answer_that_is_too_large_ends_in_an_error_after_what_it_had(guard: Guard) -> None:
+    with pytest.raises(TooLarge):
+        guard.ask(Ask(LARGE)).table()
+
+
+@both_ways
+def test_a_client_that_does_not_read_holds_back_no_checkpoint(
+    naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Naive: the answer is read out of the store as fast as its client takes it."""
+    if naive:
+        monkeypatch.setattr(Answer, "begin", lambda self: None)
+    with world(tmp_path) as served:
+        guard = Guard(served.replica)
+        slow = guard.ask(Ask(LARGE))
+        with caught(naive):
+            wait_for("the answer is out of the store", lambda: guard.counts().running == 0, 1 if naive else 20)
+            with served.replica._store._gate.closed(grace_s=0):
+                pass
+        if naive:
+            slow._pull()
+        assert slow.table().num_rows == 800_000
+        slow.close()
+        guard.close()
+
+
+@limits("guard", [{"answer_memory": 100_000}], indirect=True)
+def test_what_does_not_stay_in_memory_comes_back_from_the_disk_in_order(served: World, guard: Guard) -> None:
+    with guard.ask(Ask(LARGE)) as answer:
+        answer.wait()
+        assert answer.table().column("i").to_pylist() == list(range(800_000))
+    assert [path.name for path in served.path.parent.iterdir() if "answer" in path.name] == []
+
+
+@limits("guard", [{"answer_memory": 100_000, "spool": 1_000_000}], indirect=True)
+def test_all_answers_together_take_no_more_disk_than_they_may_and_give_it_back(guard: Guard) -> None:
+    with pytest.raises(TooLarge):
+        guard.ask(Ask(LARGE)).table()
+    wait_for("all is given back", lambda: guard._room._disk == 1_000_000)
+    with guard.ask(Ask("SELECT * FROM range(20000)")) as answer:
+        assert answer.table().num_rows == 20_000
+
+
+def test_a_cancelled_query_leaves_the_store_at_once_and_tells_who_reads(guard: Guard) -> None:
+    answer = guard.ask(Ask("SELECT i FROM range(1000000000000) AS r(i)"))
+    answer.cancel()
+    with pytest.raises(QueryCancelled):
+        answer.table()
+    wait_for("the query has left", lambda: guard.counts().running == 0)
+    answer.close()
+
+
+def test_a_client_that_goes_stops_its_query(guard: Guard) -> None:
+    with guard.ask(Ask("SELECT i FROM range(1000000000000) AS r(i)")):
+        assert guard.counts().running == 1
+    wait_for("the query has left", lambda: guard.counts().running == 0)
+
+
+@limits("guard", [{"running": 1, "queued": 1, "queue_s": 0.2, "query_s": 20}], indirect=True)
+def test_more_queries_than_places_wait_and_then_are_turned_away(guard: Guard) -> None:
+    running = guard.ask(Ask("SELECT i FROM range(1000000000000) AS r(i)"))
+    with pytest.raises(TooBusy, match=r"waited 0\.2 s"):
+        guard.ask(Ask("SELECT 1"))
+
+    def wait() -> None:
+        with pytest.raises(TooBusy):
+            guard.ask(Ask("SELECT 1"))
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    wait_for("one waits", lambda: guard.counts().waiting == 1)
+    with pytest.raises(TooBusy, match="1 wait"):
+        guard.ask(Ask("SELECT 1"))
+    waiter.join()
+    running.close()
+    wait_for("the place is free", lambda: guard.counts().running == 0)
+    assert guard.ask(Ask("SELECT 1 AS a")).table().to_pylist() == [{"a": 1}]
+
+
+@limits("guard", [{"answers": 2}], indirect=True)
+def test_answers_that_nobody_closes_are_bounded(guard: Guard) -> None:
+    kept = [guard.ask(Ask("SELECT 1")) for _ in range(2)]
+    with pytest.raises(TooBusy):
+        guard.ask(Ask("SELECT 1"))
+    kept[0].close()
+    guard.ask(Ask("SELECT 1")).close()
+
+
+@limits("guard", [{"answer_s": 0.2, "answers": 1}], indirect=True)
+def test_an_answer_is_kept_for_its_time_only(guard: Guard) -> None:
+    kept = guard.ask(Ask(LARGE))
+    wait_for("it is dropped", lambda: guard.counts().open == 0)
+    with pytest.raises(QueryTimeout):
+        kept.table()
+    assert guard._room._disk == guard.limits.spool
+    guard.ask(Ask("SELECT 1")).close()
+
+
+@limits("guard", [{"growth": 50 * 2**20}], indirect=True)
+def test_queries_that_make_the_process_grow_are_stopped(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB counts most of what it takes, not all: so the process is looked at from outside."""
+    sizes = iter([0, *[200 * 2**20] * 10_000])
+    monkeypatch.setattr(guard._watch, "_resident", lambda: next(sizes))
+    with pytest.raises(TooLarge, match="50 MiB"):
+        guard.ask(Ask(ENDLESS))
+
+
+def test_a_closed_guard_stops_what_runs_and_lets_nobody_in(served: World) -> None:
+    guard = Guard(served.replica)
+    answer = guard.ask(Ask("SELECT i FROM range(1000000000000) AS r(i)"))
+    guard.close()
+    with pytest.raises(QueryCancelled):
+        answer.table()
+    with pytest.raises(QueryCancelled):
+        guard.ask(Ask("SELECT 1"))
+    served.goes_on(9_001)
+
+
+def test_a_statement_is_described_without_being_run(guard: Guard) -> None:
+    said = guard.describe(Ask(f"SELECT id, ? AS x FROM {ORDERS} WHERE qty = ? AND sku LIKE ?"))
+    assert [(p.name, p.type) for p in said.parameters] == [("1", ""), ("2", "INTEGER"), ("3", "VARCHAR")]
+    assert said.types[0] == "BIGINT" and [str(f.type) for f in said.parameter_schema] == ["string", "int32", "string"]
+    assert guard.describe(Ask(ENDLESS)).schema.names == ["count_star()"]
+    named = guard.describe(Ask(f"SELECT * FROM {ORDERS} WHERE id BETWEEN $low AND $high"))
+    assert [(p.name, p.type) for p in named.parameters] == [("high", "BIGINT"), ("low", "BIGINT")]
+    with pytest.raises(NotAllowed):
+        guard.describe(Ask(f"SELECT * FROM {HIDDEN}"), tables={ORDERS})
+    with pytest.raises(BadQuery):
+        guard.describe(Ask("DELETE FROM orders"))
+
+
+def test_who_may_read_some_tables_sees_those_only(guard: Guard) -> None:
+    assert [t.full_name for t in guard.tables({ORDERS})] == [ORDERS]
+    assert {t.full_name for t in guard.tables()} >= {ORDERS, HIDDEN, "_merganser.positions"}
+    assert guard.ask(Ask("SELECT count(*) AS n FROM _merganser.positions"), tables={"_merganser.positions"}).table()
+    with guard.ask(Ask(f"WITH c AS (FROM {ORDERS}) SELECT count(*) AS n FROM c"), tables={ORDERS}) as answer:
+        assert answer.table().num_rows == 1
+
+
+def test_many_clients_at_once_each_get_their_own_answer(served: World) -> None:
+    guard, wrong = Guard(served.replica), list[str]()
+
+    def client(number: int) -> None:
+        for n in range(15):
+            sql = f"SELECT {number} AS a, {n} AS b, count(*) AS c FROM range({number * 100 + n})"
+            with guard.ask(Ask(sql)) as answer:
+                if answer.table().to_pylist() != [{"a": number, "b": n, "c": number * 100 + n}]:
+                    wrong.append(sql)
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and guard.counts().answered == 240
+    guard.close()

@@ -1,0 +1,249 @@
+"""The commands that ask a node: query, status, verify, snapshot-file, and the prompt."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import merganser as mg
+from merganser.__main__ import main
+from merganser.consumers.digest import table_digest
+from merganser.pipeline.cli.shell import Shell, candidates, history_file, of_client
+from merganser.pipeline.cli.verify import Facts, ReplicasDiffer, compared
+from merganser.pipeline.config import ServeConfig
+from merganser.pipeline.serving.doors import Doors
+from merganser.pipeline.serving.secrets import Cost, Hash, new_token, token_hash
+from merganser.pipeline.serving.users import User, changing
+from merganser.schemas.errors import MerganserError, UsageError
+from serving.world import ORDERS, TABLES, World, world
+from support.cli import Cli, Done
+from support.waiting import wait_for
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Commands that ask no broker."""
+    for name in ("MERGANSER_PASSWORD", "MERGANSER_TOKEN", "MERGANSER_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*args: object, stdin: str | bytes = "") -> Done:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("shop"), 50) as opened:
+        yield opened
+
+
+@contextmanager
+def door(replica: mg.Replica, log: Any, **config: Any) -> Iterator[str]:
+    with Doors(ServeConfig(http="127.0.0.1:0", **config), replica, log) as doors:
+        yield str(doors.http)
+
+
+@pytest.fixture(scope="module")
+def url(shop: World) -> Iterator[str]:
+    with door(shop.replica, shop.log) as opened:
+        yield opened
+
+
+def test_query_asks_a_node_in_each_format(cli: Cli, url: str, shop: World) -> None:
+    sql = "select id, qty from orders where id < 2 order by id"
+    assert cli("query", sql, "--url", url, "--format", "json").json == [{"id": 0, "qty": 0}, {"id": 1, "qty": 1}]
+    assert cli("query", sql, "--url", url, "--format", "csv").out == '"id","qty"\n0,0\n1,1\n'
+    done = cli("query", sql, "--url", url)
+    assert "2 rows at " + str(shop.replica.read_position) in done.err
+    shop.put(ORDERS, 5000)
+    fresh = ("query", "select count(*) as n from orders where id = 5000", "--url", url, "--format", "json")
+    assert cli(*fresh, "--after", shop.end).json == [{"n": 1}]
+    assert cli("query", "--url", url, "--format", "json", stdin="select 7 as n\n").json == [{"n": 7}]
+
+
+def test_query_says_what_is_wrong(cli: Cli, url: str) -> None:
+    cli("query", "select", "--url", url).failed(2)
+    cli("query", "select 1").failed(2, "--store FILE or --url")
+    cli("query", "select 1", "--url", url, "--store", "x").failed(2, "either")
+    cli("query", "select 1", "--url", "http://127.0.0.1:1").failed(1, "no replica answered")
+    cli("query", "select 1", "--url", "127.0.0.1:1").failed(2, "not an address")
+    cli("query", "select 1", "--url", url, "--user", "ann").failed(2, "password")
+    cli("query", "--url", url).failed(2, "no SQL")
+
+
+def test_a_user_logs_in(cli: Cli, shop: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = new_token("bot")
+    with changing(tmp_path / "users") as change:
+        change.add(User("ann", "reader", password=Hash.of("correct horse", Cost(4, 8, 1))))
+        change.add(User("bot", "reader", token=token_hash(token)))
+    with door(shop.replica, shop.log, users=tmp_path / "users") as guarded:
+        cli("query", "select 1", "--url", guarded).failed(1, "log in")
+        monkeypatch.setenv("MERGANSER_PASSWORD", "correct horse")
+        assert cli("query", "select 1 as n", "--url", guarded, "--user", "ann", "--format", "json").json == [{"n": 1}]
+        cli("snapshot-file", tmp_path / "x", "--url", guarded, "--user", "ann").failed(1, "operators")
+        monkeypatch.delenv("MERGANSER_PASSWORD")
+        monkeypatch.setenv("MERGANSER_TOKEN", token)
+        assert cli("status", "--url", guarded, "--json").json[0]["group"] == "shop"
+
+
+def test_status_of_a_node(cli: Cli, url: str) -> None:
+    wait_for("it to be ready", lambda: cli("status", "--url", url, "--json").json[0]["ready"])
+    done = cli("status", "--url", url)
+    assert done.code == 0 and "group shop" in done.out and ": ready" in done.out
+    assert {line.split()[0] for line in done.out.splitlines()} >= set(TABLES)
+
+
+def test_a_snapshot_file_is_a_plain_database(cli: Cli, url: str, shop: World, tmp_path: Path) -> None:
+    out = tmp_path / "out.duckdb"
+    made = cli("snapshot-file", out, "--url", url, "--json").json[0]
+    with duckdb.connect(str(out), read_only=True) as con, shop.replica.reading() as cursor:
+        for table in TABLES:
+            assert table_digest(con, table) == table_digest(cursor, table)
+            assert con.sql(f"from {table} limit 0").types == cursor.sql(f"from {table} limit 0").types
+        [(position,)] = con.sql("select position from _merganser.snapshot").fetchall()
+    assert position == made["position"] == str(shop.replica.read_position)
+    before = out.read_bytes()
+    cli("snapshot-file", out, "--url", url).failed(2, "is there already")
+    cli("snapshot-file", out, "--url", "http://127.0.0.1:1", "--force").failed(1, "no replica")
+    assert out.read_bytes() == before and {p.name for p in tmp_path.iterdir()} == {"out.duckdb"}
+    assert cli("snapshot-file", out, "--url", url, "--force").code == 0
+
+
+def test_a_snapshot_that_is_cut_anywhere_makes_no_file(shop: World, tmp_path: Path) -> None:
+    from merganser.pipeline.serving.snapshot import spooled, write_file
+
+    with spooled(shop.replica, lambda table: True).file as file:
+        whole = file.read()
+    out = tmp_path / "out.duckdb"
+    for length in range(0, len(whole), len(whole) // 23):
+        with pytest.raises(Exception):  # noqa: B017  # Arrow's, DuckDB's or ours
+            write_file(io.BytesIO(whole[:length]), out)
+        assert not list(tmp_path.iterdir()), length
+    assert set(write_file(io.BytesIO(whole), out).tables) == set(TABLES)
+
+
+# -- verify ----------------------------------------------------------------------------------
+
+
+def test_two_nodes_at_one_position_hold_the_same(cli: Cli, shop: World, url: str, tmp_path: Path) -> None:
+    with mg.Replica(tmp_path / "other.duckdb", shop.log, "other", list(TABLES)) as other:  # type: ignore[arg-type]
+        other.wait(shop.end)
+        with door(other, shop.log) as second:
+            found = cli("verify", "--replicas", url, second, "--json").json[0]
+            assert {t["table"]: t["same"] for t in found["tables"]} == dict.fromkeys(TABLES, True)
+            assert not found["not_compared"] and not found["only_one_has"]
+            assert "same" in cli("verify", "--replicas", url, second).out
+
+
+def facts(offset: int, digest: str) -> Facts:
+    return Facts(f"t/0:{offset}", digest, "0-0")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 0.5
+        return self.now_s
+
+
+def test_a_difference_at_one_position_is_found_and_one_between_positions_is_none() -> None:
+    same = compared(lambda *_: {"t": facts(5, "1-a")}, lambda *_: {"t": facts(5, "1-a")}, 5, Clock())
+    same.check()
+    other = compared(lambda *_: {"t": facts(5, "1-a")}, lambda *_: {"t": facts(5, "1-b")}, 5, Clock())
+    with pytest.raises(ReplicasDiffer, match="t"):
+        other.check()
+    never = compared(lambda *_: {"t": facts(5, "1-a")}, lambda *_: {"t": facts(6, "1-b")}, 2, Clock())
+    assert never.waiting == {"t"} and not never.both
+    with pytest.raises(MerganserError, match="one position"):
+        never.check()
+    quarantine = compared(
+        lambda *_: {"t": Facts("t/0:1", "a", "1-x")}, lambda *_: {"t": Facts("t/0:1", "a", "1-y")}, 5, Clock()
+    )
+    with pytest.raises(ReplicasDiffer):
+        quarantine.check()
+
+
+def test_whoever_is_behind_is_waited_for() -> None:
+    at = {"left": 9, "right": 3}
+    asked: list[tuple[str, str]] = []
+
+    def ask(name: str) -> Any:
+        def answer(after: str, timeout_s: float) -> dict[str, Facts]:
+            asked.append((name, after))
+            if after:
+                at[name] = max(at[name], int(after.rpartition(":")[2]))
+            return {"t": facts(at[name], "x")}
+
+        return answer
+
+    assert compared(ask("left"), ask("right"), 5, Clock()).both["t"][0].position == "t/0:9"
+    assert asked == [("left", ""), ("right", "t/0:9")]
+
+
+def test_replicas_without_a_common_table_are_no_answer() -> None:
+    with pytest.raises(UsageError):
+        compared(lambda *_: {"a": facts(1, "x")}, lambda *_: {"b": facts(1, "x")}, 5, Clock())
+
+
+# -- the prompt ------------------------------------------------------------------------------
+
+
+def test_the_prompt_runs_statements_and_commands(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with mg.Client(url) as client:
+        shown: list[Any] = []
+        shell = Shell(of_client(client, "eventual", 30), lambda result: shown.append(result.rows()))
+        lines = iter(["select", "1 as n;", "", "\\level strong", "select count(*) from orders;", "\\d", "\\d orders",
+                      "\\nonsense", "selec 1;", "\\?", "exit"])  # fmt: skip
+        for statement in shell._statements(lambda prompt: next(lines)):
+            shell.do(statement)
+    out, err = capsys.readouterr()
+    assert shown[0] == [(1,)] and len(shown) == 2
+    assert "orders" in out and "BIGINT" in out and "\\level" in out
+    assert err.count(" ms") == 2 and err.count("error: ") == 2 and "unknown command" in err and "Traceback" not in err
+
+
+def test_long_answers_are_cut_and_that_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with mg.Client(url) as client:
+        shown: list[int] = []
+        Shell(of_client(client, "eventual", 30), lambda result: shown.append(len(result))).do("from range(5000);")
+    assert shown == [1000] and "the first 1,000 of 5,000 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "expected"),
+    [
+        ("select * from ", "or", ["orders"]),
+        ("select * from ", "", ["orders", "stock"]),
+        ("select ", "orders.", ["orders.id", "orders.qty"]),
+        ("select ", "ORDERS.q", ["ORDERS.qty"]),
+        ("", "sel", ["SELECT"]),
+        ("select ", "sk", ["sku"]),
+        ("select ", "nothing.", []),
+    ],
+)
+def test_tables_columns_and_words_are_completed(before: str, word: str, expected: list[str]) -> None:
+    assert candidates(before, word, {"orders": ["id", "qty"], "stock": ["sku"]}) == expected
+
+
+def test_the_history_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGANSER_HOME", str(tmp_path))
+    assert history_file().parent == tmp_path and history_file().stat().st_mode & 0o077 == 0
+
+
+def test_json_of_the_commands_is_json(cli: Cli, url: str) -> None:
+    assert json.loads(cli("status", "--url", url, "--json").out)["tables"]
