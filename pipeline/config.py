@@ -26,6 +26,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "expire": {"keep-full": int, "keep-days": (int, float)},
     "serve": {
         "http": str,
+        "flight": str,
         "users": str,
         "tls-cert": str,
         "tls-key": str,
@@ -57,6 +58,7 @@ class ServeConfig:
     """The doors of a node, and who may come in. Addresses are HOST:PORT; a door without one stays shut."""
 
     http: str = ""
+    flight: str = ""
     users: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -70,7 +72,7 @@ class ServeConfig:
     @property
     def open(self) -> bool:
         """True if any door is to be opened."""
-        return bool(self.http)
+        return bool(self.http or self.flight)
 
     def after(self, given: ServeConfig) -> ServeConfig:
         """The same, but for what was *given*."""
@@ -153,6 +155,7 @@ class _Reader:
         paths = {name: self._beside(facts[name]) for name in _SERVE_PATHS if name in facts}
         return ServeConfig(
             http=facts.get("http", ""),
+            flight=facts.get("flight", ""),
             users=paths.get("users"),
             tls_cert=paths.get("tls-cert"),
             tls_key=paths.get("tls-key"),

@@ -49,6 +49,7 @@ Config = Annotated[
     option("--config", "A merganser.toml that says all this, and what to archive and to back up.", dir_okay=False),
 ]
 Http = Annotated[str, option("--http", "Answer SQL over HTTP at HOST:PORT, like 127.0.0.1:8080.")]
+Flight = Annotated[str, option("--flight", "Answer Flight SQL (ADBC, JDBC) at HOST:PORT, like 127.0.0.1:8815.")]
 UsersFile = Annotated[Path | None, option("--users", "Who may ask: a file of `merganser user`.", dir_okay=False)]
 TlsCert = Annotated[Path | None, option("--tls-cert", "Certificate with its chain, in PEM.", dir_okay=False)]
 TlsKey = Annotated[Path | None, option("--tls-key", "The certificate's key, in PEM.", dir_okay=False)]
@@ -74,6 +75,7 @@ def run(
     tables: Tables = None,
     config: Config = None,
     http: Http = "",
+    flight: Flight = "",
     users: UsersFile = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -93,14 +95,14 @@ def run(
     """Follow tables until Ctrl-C or SIGTERM. What is applied is exact, whenever the process ends.
 
     With --archive, rows that the log no longer has come from there. Ends with exit 1 if none of the tables can go on.
-    While it runs, no other process can read FILE: ask it over --http. With --config it also archives, and makes backups
-    in time; options go before what that file says.
+    While it runs, no other process can read FILE: ask it over --http or --flight. With --config it also archives, and
+    makes backups in time; options go before what that file says.
     """
     from ...consumers.replica import Replica
     from ..config import NodeConfig, ServeConfig, read_config
     from ..node import Node
 
-    serve = ServeConfig(http, users, tls_cert, tls_key, insecure, request_log)
+    serve = ServeConfig(http, flight, users, tls_cert, tls_key, insecure, request_log)
     given = NodeConfig(store, group or "", tuple(comma_separated(tables)), serve=serve)
     said = given if config is None else read_config(config).after(given)
     _check(said, split, until_end, archive)
@@ -111,8 +113,9 @@ def run(
         partial = accept_partial or said.accept_partial
         with Replica(str(said.store), source, said.group, said.tables, split=split, accept_partial=partial) as replica:
             with screen, warnings(screen, *_LOUD), Node(said, log, replica, below, screen.warn) as node:
-                if node.doors is not None and node.doors.http:
-                    screen.warn(f"answering at {node.doors.http}")
+                for url in () if node.doors is None else (node.doors.http, node.doors.flight):
+                    if url:
+                        screen.warn(f"answering at {url}")
                 end = log.ends(replica.position) if until_end else None
                 watch(replica, log, screen, every, end, beside=node.status)
 

@@ -112,8 +112,18 @@ def test_a_guesser_of_names_is_slowed_down_too(logins: Logins) -> None:
         logins.check("another", WRONG, "1.1.1.1")
 
 
-def test_many_at_once_are_counted_one_by_one(logins: Logins) -> None:
+def test_many_at_once_are_counted_one_by_one(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[str] = []
+    real, running, most = secrets._scrypt, [0], [0]
+
+    def slow(password: str, cost: Cost, salt: bytes) -> bytes:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        threading.Event().wait(0.02)
+        running[0] -= 1
+        return real(password, cost, salt)
+
+    monkeypatch.setattr(secrets, "_scrypt", slow)
 
     def attempt() -> None:
         try:
@@ -126,7 +136,7 @@ def test_many_at_once_are_counted_one_by_one(logins: Logins) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert ends.count("LoginFailed") == OF_A_PAIR and len(ends) == 20
+    assert ends.count("LoginFailed") == OF_A_PAIR and len(ends) == 20 and most == [1]
 
 
 def test_more_than_may_wait_are_sent_away(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import threading
-from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 
 from ....schemas.errors import MerganserError, UsageError
 from ..binding import Address, Safety, admit
 from ..login import Logins
+from ..tls import Tls
 from .app import App, Desk
 from .entrance import Entrance
 
@@ -31,25 +29,6 @@ _CONNECTIONS = 512
 
 _GRACE_S = 5
 _START_S = 15.0
-
-
-@dataclass(frozen=True)
-class Tls:
-    """Files in PEM: a certificate with its chain, and its key."""
-
-    cert: Path
-    key: Path
-
-    def context(self) -> ssl.SSLContext:
-        """TLS 1.2 and newer. UsageError if the files do not fit."""
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            made.load_cert_chain(self.cert, self.key)
-        except (OSError, ssl.SSLError) as error:
-            why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"no TLS with {self.cert} and {self.key}: {why}") from error
-        return made
 
 
 class HttpDoor:
