@@ -1,0 +1,55 @@
+"""The records of a store that are in quarantine, as they came: to list them, and to try them again.
+
+They are facts of the log, and stay: what is written again is another record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+
+from ..schemas.position import TopicPartition
+from .atomic import key_identity
+from .batch import Poison
+from .statements import count, run
+
+_BATCH = 256
+
+
+def quarantined(
+    cursor: duckdb.DuckDBPyConnection, table: str | None = None, reason: str = "", limit: int = 100
+) -> Iterator[Poison]:
+    """Those of *table* (None: of all) whose reason has *reason* in it, whatever its case, by place; *limit* at most."""
+    where, params = _where(table, reason)
+    sql = f"""
+        SELECT topic, partition, "offset", epoch_ms(timestamp), key, value, reason FROM _merganser.quarantine
+        WHERE {where} ORDER BY topic, partition, "offset" LIMIT {int(limit)}
+    """
+    found = cursor.execute(sql, params)
+    while rows := found.fetchmany(_BATCH):
+        for topic, partition, *facts in rows:
+            yield Poison(TopicPartition(topic, partition), *facts)
+
+
+def how_many(cursor: duckdb.DuckDBPyConnection, table: str | None = None, reason: str = "") -> int:
+    """How many there are of these."""
+    where, params = _where(table, reason)
+    return count(cursor, f"SELECT count(*) FROM _merganser.quarantine WHERE {where}", params)
+
+
+def _where(table: str | None, reason: str) -> tuple[str, list[object]]:
+    parts, params = ["true"], list[object]()
+    if table is not None:
+        parts.append("topic = ?")
+        params.append(table)
+    if reason:
+        parts.append("contains(lower(reason), lower(?))")
+        params.append(reason)
+    return " AND ".join(parts), params
+
+
+def waiting(cursor: duckdb.DuckDBPyConnection, table: str, framed: bool) -> set[tuple[TopicPartition, bytes]]:
+    """The keys of *table* of which records are held back."""
+    sql = "SELECT partition, key FROM _merganser.pending WHERE topic = ? AND key IS NOT NULL"
+    return {(TopicPartition(table, p), key_identity(key, framed)) for p, key in run(cursor, sql, [table])}
