@@ -61,11 +61,12 @@ def left(scene: Scene) -> set[str]:
 
 @pytest.mark.parametrize("table", ["a", "b", "c"])
 def test_a_damaged_table_is_what_it_was_again(table: str, scene: Scene) -> None:
-    before = held(scene.path)
+    before, times = held(scene.path), scene.rows("SELECT topic, partition, caught_up_ms FROM _merganser.positions")
     scene.damage(table)
     assert audited(scene.path)[table]
     done = scene.replay(table, swap=True)
     assert held(scene.path) == before
+    assert sorted(scene.rows("SELECT topic, partition, caught_up_ms FROM _merganser.positions")) == sorted(times)
     assert audited(scene.path) == {"a": (), "b": (), "c": ()}
     assert done.digest != done.before
     assert left(scene) == {"store.duckdb"}
