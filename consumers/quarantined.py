@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import duckdb
 
 from ..schemas.position import TopicPartition
-from .atomic import key_identity
+from .atomic import Place, key_identity
 from .batch import Poison
 from .statements import count, run
 
@@ -18,10 +18,15 @@ _BATCH = 256
 
 
 def quarantined(
-    cursor: duckdb.DuckDBPyConnection, table: str | None = None, reason: str = "", limit: int = 100
+    cursor: duckdb.DuckDBPyConnection,
+    table: str | None = None,
+    reason: str = "",
+    limit: int = 100,
+    since: Place | None = None,
 ) -> Iterator[Poison]:
-    """Those of *table* (None: of all) whose reason has *reason* in it, whatever its case, by place; *limit* at most."""
-    where, params = _where(table, reason)
+    """Those of *table* (None: of all) whose reason has *reason* in it, whatever its case, by place; *limit* at most,
+    from *since* on."""
+    where, params = _where(table, reason, since)
     sql = f"""
         SELECT topic, partition, "offset", epoch_ms(timestamp), key, value, reason FROM _merganser.quarantine
         WHERE {where} ORDER BY topic, partition, "offset" LIMIT {int(limit)}
@@ -32,13 +37,15 @@ def quarantined(
             yield Poison(TopicPartition(topic, partition), *facts)
 
 
-def how_many(cursor: duckdb.DuckDBPyConnection, table: str | None = None, reason: str = "") -> int:
+def how_many(
+    cursor: duckdb.DuckDBPyConnection, table: str | None = None, reason: str = "", since: Place | None = None
+) -> int:
     """How many there are of these."""
-    where, params = _where(table, reason)
+    where, params = _where(table, reason, since)
     return count(cursor, f"SELECT count(*) FROM _merganser.quarantine WHERE {where}", params)
 
 
-def _where(table: str | None, reason: str) -> tuple[str, list[object]]:
+def _where(table: str | None, reason: str, since: Place | None) -> tuple[str, list[object]]:
     parts, params = ["true"], list[object]()
     if table is not None:
         parts.append("topic = ?")
@@ -46,6 +53,9 @@ def _where(table: str | None, reason: str) -> tuple[str, list[object]]:
     if reason:
         parts.append("contains(lower(reason), lower(?))")
         params.append(reason)
+    if since is not None:
+        parts.append('(partition > ? OR (partition = ? AND "offset" >= ?))')
+        params += [since.partition.partition, since.partition.partition, since.offset]
     return " AND ".join(parts), params
 
 

@@ -49,6 +49,11 @@ Repaired = Annotated[
 _RETRY_LIMIT = 10_000
 
 
+Since = Annotated[
+    str | None, option("--from", "Only from this place on, as TABLE/PARTITION:OFFSET: where an earlier run ended.")
+]
+
+
 @app.callback()
 def _group() -> None:
     """Records that no row could be made of."""
@@ -89,6 +94,7 @@ def retry(
     table: OneTable,
     reason: Reason = "",
     limit: Limit = _RETRY_LIMIT,
+    from_: Since = None,
     transform: Transform = "",
     repaired: Repaired = None,
     execute: Execute = False,
@@ -108,7 +114,7 @@ def retry(
     from ...consumers.storefile import StoreFile
     from ..archive.archive import open_archive
     from ..quarantine.candidates import Candidates
-    from ..quarantine.retry import Retry
+    from ..quarantine.retry import Choice, Retry
     from ..replay.transform import load
     from .bars import Bars
 
@@ -124,7 +130,8 @@ def retry(
         candidates = Candidates(declared, log.versions, repair, transform, rows)
         with Bars() as bars:
             mine = Retry(cursor, declared, log, below.under(log) if below else log, candidates, timeout, bars)
-            tried = (mine.execute if execute else mine.preview)(reason, limit, rows)
+            choice = Choice(reason, limit, _place(from_, table), rows)
+            tried = mine.execute(choice) if execute else mine.preview(choice)
     _show(table, tried, execute, json)
 
 
@@ -141,7 +148,8 @@ def _show(table: str, tried: Tried, execute: bool, json: bool) -> None:
             place = verdict.candidate.poison
             say(f"{place.partition} at offset {place.offset} {WORDS[verdict.state]}: {verdict.why}")
     if tried.more:
-        say(f"{tried.more:,} more are in quarantine: --limit looks at more of them")
+        on = f": --from {tried.rest.partition}:{tried.rest.offset} goes on there" if tried.rest else ""
+        say(f"{tried.more:,} more are in quarantine{on}")
     if execute:
         say(f"{count(tried.written, 'record')} written to {table}")
         if tried.token and not json:
@@ -184,6 +192,19 @@ def _rows(path: Path, table: Table) -> dict[Place, dict[str, Any]]:
                 why = f"no record with partition, offset and row: {error!r}"
                 raise BadLine(lines.name, number, why) from error
     return found
+
+
+def _place(text: str | None, table: str) -> Place | None:
+    """The one place that *text* names. UsageError."""
+    from ...consumers.atomic import Place
+    from ...schemas.position import Position
+
+    if text is None:
+        return None
+    named = list(Position.parse(text).items())
+    if len(named) != 1 or named[0][0].topic != table:
+        raise UsageError(f"--from names one place in {table} ({table}/0:17), not {text!r}")
+    return Place(*named[0])
 
 
 def _fields(poison: Poison) -> dict[str, Any]:

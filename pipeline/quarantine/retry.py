@@ -11,12 +11,14 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import duckdb
 
 from ...consumers.atomic import Place
+from ...consumers.batch import Poison
 from ...consumers.dbfile import stored_tables
 from ...consumers.quarantined import how_many, quarantined, waiting
 from ...consumers.rows import offsets_of
@@ -32,8 +34,12 @@ from .candidates import Candidates
 from .plan import Candidate, State, Verdict, judge, sums
 from .scan import begin_of, look
 
-#: Records that are written in one Kafka transaction.
+#: Records that are written in one Kafka transaction: whichever comes first.
 CHUNK = 1_000
+CHUNK_BYTES = 8 * 2**20
+
+#: Keys and values of the records that one run looks at.
+LOOKED_AT_BYTES = 64 * 2**20
 
 #: The steps of a retry; tests stop the process at each. ``begun``, ``sent`` and ``committed`` come with each chunk.
 STEPS = ("fenced", "looked", "begun", "sent", "committed")
@@ -41,16 +47,33 @@ STEPS = ("fenced", "looked", "begun", "sent", "committed")
 
 @dataclass(frozen=True)
 class Tried:
-    """What a retry came to, or would. *more* records are in quarantine that were not looked at."""
+    """What a retry came to, or would. *more* records are in quarantine that were not looked at, from *rest* on."""
 
     verdicts: tuple[Verdict, ...]
     written: int
     token: Position
-    more: int
+    more: int = 0
+    rest: Place | None = None
 
     @property
     def sums(self) -> dict[State, int]:
         return sums(self.verdicts)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which records: those whose reason has *reason* in it, *limit* at most, from *since* on; of these *only* some."""
+
+    reason: str = ""
+    limit: int = 10_000
+    since: Place | None = None
+    only: Collection[Place] | None = None
+
+
+class _Found(NamedTuple):
+    candidates: list[Candidate]
+    more: int
+    rest: Place | None
 
 
 @dataclass
@@ -74,44 +97,51 @@ class Retry:
         if stored.topic_id != self.table.topic_id:
             raise TopicRecreated(self.table.name, f"the topic was created again (id {self.table.topic_id})")
 
-    def preview(self, reason: str = "", limit: int = 10_000, only: Collection[Place] | None = None) -> Tried:
+    def preview(self, choice: Choice) -> Tried:
         """What would be done, as the log is now."""
-        found, more = self._found(reason, limit, only)
-        return Tried(tuple(self._judged(found)), 0, Position(), more)
+        found = self._found(choice)
+        return Tried(tuple(self._judged(found.candidates)), 0, Position(), found.more, found.rest)
 
-    def execute(self, reason: str = "", limit: int = 10_000, only: Collection[Place] | None = None) -> Tried:
+    def execute(self, choice: Choice) -> Tried:
         """Do it. RolledBack, CommitInDoubt, ProducerFenced: the same again goes on from what the log says."""
-        found, more = self._found(reason, limit, only)
+        found = self._found(choice)
         writer = self.log.again_writer(f"merganser-retry-{self.table.topic_id}")
         token, written = Position(), 0
         try:
             writer.open()
             self.step("fenced")
-            verdicts = self._judged(found)
+            verdicts = self._judged(found.candidates)
             self.step("looked")
-            ready = [verdict for verdict in verdicts if verdict.state == "ready"]
+            ready = [self._again(verdict) for verdict in verdicts if verdict.state == "ready"]
             self.watch.begin("write", len(ready))
-            for at in range(0, len(ready), CHUNK):
-                part = ready[at : at + CHUNK]
-                token = token | writer.write([self._again(v) for v in part], self._confirm, self.step)
+            for part in _parts(ready):
+                token = token | writer.write(part, self._confirm, self.step)
                 written += len(part)
                 self.watch.advance(len(part))
         finally:
             writer.close()
-        return Tried(tuple(verdicts), written, token, more)
+        return Tried(tuple(verdicts), written, token, found.more, found.rest)
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _found(self, reason: str, limit: int, only: Collection[Place] | None) -> tuple[list[Candidate], int]:
-        """The candidates, each with the version of its row, and how many records there are beyond *limit*."""
-        poison = list(quarantined(self.cursor, self.table.name, reason, limit))
-        more = how_many(self.cursor, self.table.name, reason) - len(poison)
-        if only is not None:
-            wanted = set(only)
+    def _found(self, choice: Choice) -> _Found:
+        """The candidates, each with the version of its row."""
+        poison: list[Poison] = []
+        size, rest, name = 0, None, self.table.name
+        for each in quarantined(self.cursor, name, choice.reason, choice.limit + 1, choice.since):
+            size += len(each.key or b"") + len(each.value or b"")
+            if poison and (len(poison) == choice.limit or size > LOOKED_AT_BYTES):
+                rest = Place(each.partition, each.offset)
+                break
+            poison.append(each)
+        more = how_many(self.cursor, name, choice.reason, choice.since) - len(poison)
+        if choice.only is not None:
+            wanted = set(choice.only)
             poison = [each for each in poison if (each.partition, each.offset) in wanted]
         found, keys = self.candidates.of(poison)
-        versions = offsets_of(self.cursor, self.table.name, keys) if keys is not None else {}
-        return [replace(each, version=versions.get(i)) for i, each in enumerate(found)], more
+        versions = offsets_of(self.cursor, name, keys) if keys is not None else {}
+        found = [replace(each, version=versions.get(i)) for i, each in enumerate(found)]
+        return _Found(found, more, rest)
 
     def _judged(self, found: Sequence[Candidate]) -> list[Verdict]:
         if not found:
@@ -136,3 +166,18 @@ class Retry:
         if found is None or found.topic_id != self.table.topic_id:
             return f"table {self.table.name!r} was made anew meanwhile"
         return None
+
+
+def _parts(records: Sequence[Again]) -> Iterator[list[Again]]:
+    """*records*, cut into what one Kafka transaction takes."""
+    part: list[Again] = []
+    size = 0
+    for record in records:
+        mine = len(record.key or b"") + len(record.value or b"")
+        if part and (len(part) >= CHUNK or size + mine > CHUNK_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(record)
+        size += mine
+    if part:
+        yield part

@@ -12,7 +12,7 @@ from merganser.consumers.store import Store
 from merganser.consumers.storefile import StoreFile
 from merganser.pipeline.archive.bounded import BoundedLog
 from merganser.pipeline.quarantine.candidates import Candidates
-from merganser.pipeline.quarantine.retry import Retry, Tried
+from merganser.pipeline.quarantine.retry import Choice, Retry, Tried
 from merganser.producers.again import Again
 from merganser.schemas.errors import RolledBack
 from merganser.schemas.headers import Marks
@@ -123,7 +123,8 @@ class Bench:
             mine = Retry(cursor, declared, log, read or log, candidates, 5)
             if step is not None:
                 mine.step = step
-            return (mine.execute if execute else mine.preview)(only=rows, **more)
+            choice = Choice(only=rows, **more)
+            return mine.execute(choice) if execute else mine.preview(choice)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with StoreFile(self.path) as store:

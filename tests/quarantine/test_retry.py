@@ -11,7 +11,7 @@ import pytest
 from merganser.consumers.atomic import Place
 from merganser.consumers.quarantined import how_many, quarantined
 from merganser.consumers.storefile import StoreFile
-from merganser.pipeline.quarantine import plan
+from merganser.pipeline.quarantine import plan, retry
 from merganser.pipeline.quarantine.retry import STEPS
 from merganser.schemas.errors import RolledBack, TopicRecreated, TransformFailed, UnknownTable
 from merganser.schemas.headers import Marks, Origin, origin
@@ -267,4 +267,29 @@ def test_a_list_is_bounded_and_chooses(bench: Bench) -> None:
         assert found is None or found.value == b"rubbish"
         [broken] = list(quarantined(cursor, "keyed", "N >= 0"))
         assert (broken.partition, broken.offset, broken.timestamp_ms) == (K0, 2, 1_700_000_000_002)
-    assert bench.retry("plain", limit=1).more == 2
+
+
+def test_a_run_is_bounded_and_says_where_the_next_one_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, since = [], None
+    while True:
+        tried = bench.retry("plain", limit=1, since=since)
+        seen += [tuple(v.candidate.place) for v in tried.verdicts]
+        since = tried.rest
+        assert tried.more == 3 - len(seen)
+        if since is None:
+            break
+    assert seen == [(("plain", 0), 0), (("plain", 0), 1), (("plain", 1), 0)]
+    monkeypatch.setattr(retry, "LOOKED_AT_BYTES", 0)
+    assert len(bench.retry("plain").verdicts) == 1  # one at least, however large
+    assert bench.retry("plain").rest == Place(TopicPartition("plain", 0), 1)
+
+
+def test_a_chunk_is_one_transaction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.log.row("plain", 1, 1, -1)
+    bench.fold()
+    steps: list[str] = []
+    monkeypatch.setattr(retry, "CHUNK", 2)
+    p0, p1 = TopicPartition("plain", 0), TopicPartition("plain", 1)
+    rows = {place: {"id": 1, "n": 1} for place in (Place(p0, 1), Place(p1, 0), Place(p1, 1))}
+    assert bench.retry("plain", rows=rows, step=steps.append).written == 3
+    assert steps.count("committed") == 2
