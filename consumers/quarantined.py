@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import duckdb
 
 from ..schemas.position import TopicPartition
-from .atomic import Place, key_identity
+from .atomic import KeyValues, Place
 from .batch import Poison
+from .labels import ReadKeys
 from .statements import count, run
 
 _BATCH = 256
@@ -59,7 +60,12 @@ def _where(table: str | None, reason: str, since: Place | None) -> tuple[str, li
     return " AND ".join(parts), params
 
 
-def waiting(cursor: duckdb.DuckDBPyConnection, table: str, framed: bool) -> set[tuple[TopicPartition, bytes]]:
-    """The keys of *table* of which records are held back."""
+def waiting(
+    cursor: duckdb.DuckDBPyConnection, table: str, read_keys: ReadKeys
+) -> set[tuple[TopicPartition, KeyValues]]:
+    """What the keys of *table* say of which records are held back."""
     sql = "SELECT partition, key FROM _merganser.pending WHERE topic = ? AND key IS NOT NULL"
-    return {(TopicPartition(table, p), key_identity(key, framed)) for p, key in run(cursor, sql, [table])}
+    held = run(cursor, sql, [table])
+    said = read_keys([key for _, key in held]) if held else []
+    places = (TopicPartition(table, partition) for partition, _ in held)
+    return {(tp, key) for tp, key in zip(places, said, strict=True) if key is not None}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...consumers.atomic import Place, key_identity
+from ...consumers.atomic import KeyValues, Place
 from ...consumers.batch import Poison, TableKeys
 from ...consumers.chunk import Chunk
 from ...consumers.decode import Decoded, TableDecoder, Versions
@@ -45,7 +45,6 @@ class Candidates:
         rows: Mapping[Place, Row] | None = None,
     ) -> None:
         self._table, self._repair, self._name, self._rows = table, repair, name, rows or {}
-        self._framed = table.key_encoding == "avro"
         self._encoder = RowEncoder(table)
         self._decoder = TableDecoder(table, table.latest.version, versions)
         self._by_id = {version.id: version for version in table.values}
@@ -54,12 +53,14 @@ class Candidates:
     def of(self, poison: Sequence[Poison]) -> tuple[list[Candidate], TableKeys | None]:
         """A candidate for each, and the keys of those that would be rows, by their index."""
         found = [self._candidate(each) for each in poison]
+        said = self.read_keys([each.key for each in found]) if found else []
+        found = [replace(each, identity=key) for each, key in zip(found, said, strict=True)]
         decoded, keys = self._decoded(found)
         return [replace(c, bad=c.bad or decoded.bad.get(i, "")) for i, c in enumerate(found)], keys
 
     def _candidate(self, poison: Poison) -> Candidate:
         row = self._row(poison)
-        as_it_came = self._as(poison, poison.partition, poison.key, poison.value, row)
+        as_it_came = Candidate(poison, poison.partition, poison.key, poison.value, row=row)
         place = Place(poison.partition, poison.offset)
         try:
             if place in self._rows:
@@ -71,23 +72,21 @@ class Candidates:
         except InvalidRow as why:
             return replace(as_it_came, bad=str(why))
 
-    def _as(
-        self, poison: Poison, partition: TopicPartition, key: bytes | None, value: bytes | None, row: Row | None
-    ) -> Candidate:
-        identity = key_identity(key, self._framed) if key is not None and self._table.keyed else None
-        return Candidate(poison, partition, key, value, identity, row=row)
+    def read_keys(self, keys: Sequence[bytes | None]) -> Sequence[KeyValues | None]:
+        """What each of *keys* says; see :meth:`TableDecoder.read_keys`."""
+        return self._decoder.read_keys(keys)
 
     def _repaired(self, poison: Poison, row: Row) -> Candidate:
         """*row*, encoded. Its key stays as it was written, and where, if it is the same."""
         value = self._encoder.value(row)
         if not self._table.keyed:
-            return self._as(poison, poison.partition, poison.key, value, row)
+            return Candidate(poison, poison.partition, poison.key, value, row=row)
         key = self._encoder.key(row)
-        old = poison.key
-        if old is not None and key_identity(old, self._framed) == key_identity(key, self._framed):
-            return self._as(poison, poison.partition, old, value, row)
+        old, new = self.read_keys([poison.key, key])
+        if old is not None and old == new:
+            return Candidate(poison, poison.partition, poison.key, value, row=row)
         partition = TopicPartition(self._table.name, partition_of(key, self._table.partitions))
-        return self._as(poison, partition, key, value, row)
+        return Candidate(poison, partition, key, value, row=row)
 
     def _call(self, poison: Poison, row: Row | None) -> Row | None:
         assert self._repair is not None

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ...consumers.atomic import Place
+from ...consumers.atomic import KeyValues, Place
 from ...consumers.batch import Poison
 from ...schemas.headers import Condition
 from ...schemas.position import Position, TopicPartition, next_offset
@@ -31,19 +31,19 @@ WORDS: Mapping[State, str] = {
     "left": "was left out by the transform",
 }
 
-Key = tuple[TopicPartition, bytes]
+Key = tuple[TopicPartition, KeyValues]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What would be written for *poison*: *key* and *value*, into *partition*. *identity* is the key without a
-    schema's id, None without a key. *bad* says why it is no row; *row* is what can be read of it."""
+    """What would be written for *poison*: *key* and *value*, into *partition*. *identity* is what the key
+    says, None without one. *bad* says why it is no row; *row* is what can be read of it."""
 
     poison: Poison
     partition: TopicPartition
     key: bytes | None
     value: bytes | None
-    identity: bytes | None
+    identity: KeyValues | None = None
     bad: str = ""
     left: bool = False
     version: int | None = None
@@ -84,10 +84,10 @@ class Verdict:
 def judge(candidates: Sequence[Candidate], later: Later, held_back: Collection[Key]) -> list[Verdict]:
     """What becomes of each of *candidates*, which are in the order of their places."""
     verdicts = [_judged(each, later, held_back) for each in candidates]
-    ready = [v.candidate for v in verdicts if v.state == "ready" and v.candidate.identity is not None]
     last: dict[Key, Candidate] = {}
-    for each in sorted(ready, key=_age):
-        last[each.partition, each.identity or b""] = each
+    for each in sorted((verdict.candidate for verdict in verdicts if verdict.state == "ready"), key=_age):
+        if each.identity is not None:
+            last[each.partition, each.identity] = each
     return [_unless_later(verdict, last) for verdict in verdicts]
 
 

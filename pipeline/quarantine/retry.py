@@ -149,8 +149,9 @@ class Retry:
         begin = begin_of(self.read, self.table, found)
         ends = self.read.ends(begin)
         self.watch.begin("look", sum(begin.behind(ends).values()))
-        later = look(self.read, self.table, found, self.timeout_s, self.watch.advance, begin)
-        held_back = waiting(self.cursor, self.table.name, self.table.key_encoding == "avro")
+        read_keys = self.candidates.read_keys
+        later = look(self.read, self.table, found, read_keys, self.timeout_s, self.watch.advance, begin)
+        held_back = waiting(self.cursor, self.table.name, read_keys)
         return judge(found, later, held_back)
 
     def _again(self, verdict: Verdict) -> Again:

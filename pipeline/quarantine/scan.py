@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...consumers.atomic import Place, key_identity
+from ...consumers.atomic import Place
 from ...consumers.chunk import Chunk, WholeChunk
+from ...consumers.labels import ReadKeys
 from ...consumers.log import Poll
 from ...schemas.errors import NotFreshEnough, TableStopped
 from ...schemas.headers import ORIGIN, BadHeader, Headers, origin
@@ -25,20 +26,20 @@ class _Scan:
     """*keys* and *places* are what is looked for, of the topic *topic_id*."""
 
     table: Table
+    read_keys: ReadKeys
     keys: Collection[Key]
     places: Collection[Place]
     last: dict[Key, tuple[int, int]] = field(default_factory=dict)
     retried: set[Place] = field(default_factory=set)
 
     def take(self, chunk: Chunk) -> None:
-        framed = self.table.key_encoding == "avro"
-        name = self.table.name
         assert isinstance(chunk, WholeChunk)
+        keys = self.read_keys(chunk.keys) if self.keys else [None] * len(chunk)
         for partition, offset, time_ms, key, headers in zip(
-            chunk.partitions, chunk.offsets, chunk.times_ms, chunk.keys, chunk.all_headers, strict=True
+            chunk.partitions, chunk.offsets, chunk.times_ms, keys, chunk.all_headers, strict=True
         ):
             if key is not None:
-                identity = (TopicPartition(name, partition), key_identity(key, framed))
+                identity = (TopicPartition(self.table.name, partition), key)
                 if identity in self.keys:
                     self.last[identity] = (offset, time_ms)
             if headers and (place := self._origin(headers)) is not None and place in self.places:
@@ -75,6 +76,7 @@ def look(
     log: Live,
     table: Table,
     candidates: Sequence[Candidate],
+    read_keys: ReadKeys,
     timeout_s: float,
     told: Callable[[int], None] = lambda offsets: None,
     begin: Position | None = None,
@@ -83,7 +85,7 @@ def look(
     seconds, while an open transaction holds a partition up, for one."""
     begin = begin or begin_of(log, table, candidates)
     keys = {(each.partition, each.identity) for each in candidates if each.identity is not None}
-    scan = _Scan(table, keys, {each.place for each in candidates})
+    scan = _Scan(table, read_keys, keys, {each.place for each in candidates})
     starts, ends = log.starts(begin), log.ends(begin)
     _read(log, begin, ends, scan, timeout_s, told)
     return Later(scan.last, scan.retried, starts)

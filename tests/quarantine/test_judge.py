@@ -19,7 +19,7 @@ P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
 
 def candidate(offset: int = 5, key: bytes | None = b"k", to: TopicPartition = P0, **more: Any) -> Candidate:
     poison = Poison(P0, offset, 1_000 + offset, key, b"v", "bad")
-    return Candidate(poison, to, key, b"v", key, **more)
+    return Candidate(poison, to, key, b"v", None if key is None else (key,), **more)
 
 
 def later(last: dict[Any, tuple[int, int]] | None = None, retried: tuple[Place, ...] = (), start: int = 0) -> Later:
@@ -33,21 +33,21 @@ def later(last: dict[Any, tuple[int, int]] | None = None, retried: tuple[Place, 
         (candidate(key=None), later(), (), "ready"),
         (candidate(bad="why"), later(), (), "bad"),
         (candidate(left=True), later(), (), "left"),
-        (candidate(), later({(P0, b"k"): (6, 0)}), (), "superseded"),
-        (candidate(), later({(P0, b"k"): (5, 0)}), (), "ready"),  # itself
-        (candidate(), later({(P1, b"k"): (6, 9_999)}), (), "ready"),  # another row
-        (candidate(), later({(P0, b"x"): (6, 0)}), (), "ready"),
-        (candidate(key=None), later({(P0, b"k"): (6, 0)}), (), "ready"),
-        (candidate(to=P1), later({(P1, b"k"): (1, 1_005)}), (), "superseded"),  # repaired: by time
-        (candidate(to=P1), later({(P1, b"k"): (99, 1_004)}), (), "ready"),
-        (candidate(), later(), ((P0, b"k"),), "waiting"),
-        (candidate(), later(), ((P0, b"x"),), "ready"),
+        (candidate(), later({(P0, (b"k",)): (6, 0)}), (), "superseded"),
+        (candidate(), later({(P0, (b"k",)): (5, 0)}), (), "ready"),  # itself
+        (candidate(), later({(P1, (b"k",)): (6, 9_999)}), (), "ready"),  # another row
+        (candidate(), later({(P0, (b"x",)): (6, 0)}), (), "ready"),
+        (candidate(key=None), later({(P0, (b"k",)): (6, 0)}), (), "ready"),
+        (candidate(to=P1), later({(P1, (b"k",)): (1, 1_005)}), (), "superseded"),  # repaired: by time
+        (candidate(to=P1), later({(P1, (b"k",)): (99, 1_004)}), (), "ready"),
+        (candidate(), later(), ((P0, (b"k",)),), "waiting"),
+        (candidate(), later(), ((P0, (b"x",)),), "ready"),
         (candidate(), later(retried=(Place(P0, 5),)), (), "retried"),
         (candidate(), later(retried=(Place(P0, 4), Place(P1, 5))), (), "ready"),
         (candidate(), later(start=6), (), "ready"),  # all that came after it is there
         (candidate(), later(start=7), (), "lost"),
-        (candidate(bad="why"), later({(P0, b"k"): (6, 0)}, (Place(P0, 5),), 7), (), "retried"),
-        (candidate(bad="why"), later({(P0, b"k"): (6, 0)}), (), "superseded"),
+        (candidate(bad="why"), later({(P0, (b"k",)): (6, 0)}, (Place(P0, 5),), 7), (), "retried"),
+        (candidate(bad="why"), later({(P0, (b"k",)): (6, 0)}), (), "superseded"),
     ],
 )
 def test_what_becomes_of_a_record(mine: Candidate, log: Later, held_back: tuple[Any, ...], state: State) -> None:
@@ -80,7 +80,7 @@ def test_nothing_newer_is_undone_and_nothing_is_written_twice(data: st.DataObjec
     start = data.draw(st.integers(0, 6))
     bad = data.draw(st.sets(st.integers(0, 11)))
     mine = [candidate(n, key) for n, (key, _) in enumerate(log) if n in bad]
-    seen = {(P0, key): (n, 1_000 + n) for n, (key, _) in enumerate(log) if key is not None and n >= start}
+    seen = {(P0, (key,)): (n, 1_000 + n) for n, (key, _) in enumerate(log) if key is not None and n >= start}
     retried = {Place(P0, origin) for n, (_, origin) in enumerate(log) if origin is not None and n >= start}
     for verdict in judge(mine, Later(seen, retried, Position({P0: start})), ()):
         offset = verdict.candidate.poison.offset
