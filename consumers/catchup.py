@@ -1,4 +1,4 @@
-"""The apply loop up to a position, and no further: what a restore is made of.
+"""The apply loop up to a position, and no further: what a restore and a replay are made of.
 
 The same :class:`Applier` takes the same steps as in a replica; only this drives it by hand. Invariant: when
 :func:`apply_until` returns, the store's read position is the target; killed or failed before, the store is whole
@@ -33,6 +33,7 @@ def apply_until(
     told: Callable[[Position], None] = lambda read: None,
     batches: BatchLimits | None = None,
     patience_s: float = PATIENCE_S,
+    work: str = "restore",
 ) -> None:
     """Apply *log*, which ends at *target*, to *store*. *told* hears of each position.
 
@@ -52,7 +53,7 @@ def apply_until(
                 moved_s, before = time.monotonic(), read
                 told(read)
             if time.monotonic() - moved_s > patience_s:
-                raise _stuck(log, read, target, patience_s)
+                raise _stuck(log, read, target, patience_s, work)
             rested = _step(applier, target if read.reaches(target) else None)
             for stopped in progress.stopped.values():
                 raise stopped
@@ -76,8 +77,8 @@ def _step(applier: Applier, target: Position | None) -> bool:
     return target is not None
 
 
-def _stuck(log: Log, read: Position, target: Position, patience_s: float) -> NotFreshEnough:
+def _stuck(log: Log, read: Position, target: Position, patience_s: float, work: str) -> NotFreshEnough:
     behind = read.behind(target)
     hanging = log.open_transactions(list(behind), 1.0)
     told = [f"{sum(behind.values())} offsets lack", *map(str, hanging)]
-    return NotFreshEnough("restore", patience_s, "; ".join(told))
+    return NotFreshEnough(work, patience_s, "; ".join(told))

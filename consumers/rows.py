@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from ..schemas.types import quote
-from .batch import Stage, TableRows
+from .batch import Stage, TableKeys, TableRows
 from .conditions import Key, asked_for
 from .statements import Connection, count, run, view
 
@@ -42,12 +42,18 @@ def versions(con: Connection, stage: Stage) -> dict[Key, int]:
     for part in stage.tables:
         if part.key and part.table in asked:
             key_of = asked[part.table]
-            keys = part.keys(key_of)
-            with view(con, "#asked", keys.rows):
-                table, match = quote(part.table), _matching(keys.key, keys.rows)
-                rows = run(con, f'SELECT r."{keys.number}", t._offset FROM "#asked" AS r JOIN {table} AS t ON {match}')
-            found |= {key_of[number]: offset for number, offset in rows}
+            offsets = offsets_of(con, part.table, part.keys(key_of))
+            found |= {key_of[number]: offset for number, offset in offsets.items()}
     return found
+
+
+def offsets_of(con: Connection, table: str, keys: TableKeys) -> dict[int, int]:
+    """The ``_offset`` of the row of each of *keys*, by its number; those without a row are absent."""
+    with view(con, "#asked", keys.rows):
+        match = _matching(keys.key, keys.rows)
+        return dict(
+            run(con, f'SELECT r."{keys.number}", t._offset FROM "#asked" AS r JOIN {quote(table)} AS t ON {match}')
+        )
 
 
 def _delete(con: Connection, name: str, keys: pa.Table | None, rows: TableRows) -> int:
