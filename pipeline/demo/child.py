@@ -33,11 +33,13 @@ class Seen:
 
 
 class Child:
-    """``merganser replica run`` on one store. Its own errors end in :meth:`check`."""
+    """``merganser replica run`` on one store, with its page at *http*. Its own errors end in :meth:`check`."""
 
-    def __init__(self, store: Path, servers: str, registry: str | None, tables: Sequence[str]) -> None:
+    def __init__(
+        self, store: Path, servers: str, registry: str | None, tables: Sequence[str], http: str | None = None
+    ) -> None:
         self.store = store
-        self._tables = tables
+        self._tables, self._http = tables, http
         self._environment = {**os.environ, "MERGANSER_BOOTSTRAP_SERVERS": servers}
         if registry:
             self._environment["MERGANSER_REGISTRY"] = registry
@@ -48,6 +50,7 @@ class Child:
         """Start it, or start it again: it goes on where its file says."""
         line = [sys.executable, "-m", "merganser", "replica", "run", "--json", "--every", "0.1"]
         line += ["--store", str(self.store), "--group", GROUP, "--tables", ",".join(self._tables)]
+        line += ["--http", self._http] if self._http else []
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the process
         self._process = subprocess.Popen(
             line,

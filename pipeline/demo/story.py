@@ -7,10 +7,12 @@ records that were accounted for, and each table equals its CSV file row by row, 
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,9 @@ KILL_AT = (0.2, 0.55)
 #: A quick replica may be through before the kill: then it starts from nothing again.
 _TRIES = 5
 
+#: Of the page, if nobody has it.
+_PORT = 8080
+
 _TICK_S = 0.02
 _STALLED_S = 60.0
 
@@ -49,14 +54,15 @@ def tell(log: Log, *, once: bool, fresh: bool, registry: str | None) -> None:
     store = home / "replica.duckdb"
     with _alone(home):
         data = Data(home)
+        page = None if once else _place_of_page()
         source = _introduce(log, data, home, fresh)
-        source = _follow(log, data, source, store, home, registry)
+        source = _follow(log, data, source, store, home, registry, page)
         _ask(store, source.names)
         _prove(log, data, source, store)
         emit(f"\nNothing lost, nothing doubled. The store is {store}")
         emit(f"The broker at {log.bootstrap_servers} runs on: `merganser broker stop` ends it.")
         if not once:
-            _stay(log, source, store)
+            _stay(log, source, store, page)
 
 
 # -- steps -------------------------------------------------------------------------------------
@@ -75,18 +81,22 @@ def _introduce(log: Log, data: Data, home: Path, fresh: bool) -> Source:
     return source
 
 
-def _follow(log: Log, data: Data, source: Source, store: Path, home: Path, registry: str | None) -> Source:
+def _follow(
+    log: Log, data: Data, source: Source, store: Path, home: Path, registry: str | None, page: str | None
+) -> Source:
     """Write the rows, unless they are there, while a replica follows and is killed; until it has all."""
     writing = source.token is None
     total = sum(data.counts().values())
     for attempt in range(1, _TRIES + 1):
         _remove(store)
-        child = Child(store, log.bootstrap_servers, registry, list(source.names.values()))
+        child = Child(store, log.bootstrap_servers, registry, list(source.names.values()), page)
         try:
             with Bars(total, writing) as bars:
                 watch = _Watch(log, child, bars, total)
                 meanwhile = ", while rows are written" if writing else ""
                 bars.say(f"\nA replica follows, as a process of its own{meanwhile}")
+                if page is not None:
+                    bars.say(f"  look at it in a browser: http://{page}")
                 if writing:
                     source = write_rows(log, data, source, home / "log.json", watch.tick)
                 watch.until_all()
@@ -183,12 +193,18 @@ def _check(source: Source, accounts: list[Account], comparisons: list[Comparison
 # -- staying -----------------------------------------------------------------------------------
 
 
-def _stay(log: Log, source: Source, store: Path) -> None:
-    """Keep the replica following, and answer SQL, until the user has enough."""
+def _stay(log: Log, source: Source, store: Path, page: str | None) -> None:
+    """Keep the replica following, with its page, and answer SQL, until the user has enough."""
     from ...consumers.replica import Replica
+    from ..config import ServeConfig
+    from ..serving.doors import Doors
 
     names = list(source.names.values())
-    with Replica(store, log, GROUP, names) as replica:
+    with ExitStack() as stack:
+        replica = stack.enter_context(Replica(store, log, GROUP, names))
+        if page is not None:
+            stack.enter_context(Doors(ServeConfig(http=page), replica, log))
+            emit(f"\nIts page, with a box for SQL: http://{page}")
         emit(f"\nThe replica follows {', '.join(names)}. Write to it from elsewhere, for example:")
         emit(f"  merganser delete {source.names['airlines']} VX --bootstrap-servers {log.bootstrap_servers}")
         emit("SQL, or an empty line to end:" if sys.stdin.isatty() else "Ctrl-C ends it.")
@@ -199,6 +215,19 @@ def _stay(log: Log, source: Source, store: Path) -> None:
                     raise replica.error
         except KeyboardInterrupt:
             emit("")
+
+
+def _place_of_page() -> str | None:
+    """Where the page of the replica will be; None if what serves it is not installed."""
+    if find_spec("uvicorn") is None:
+        return None
+    for port in (_PORT, 0):
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                tried.bind(("127.0.0.1", port))
+                return f"127.0.0.1:{tried.getsockname()[1]}"
+    return None
 
 
 def _answer(replica: Replica, sql: str) -> None:

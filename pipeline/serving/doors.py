@@ -14,11 +14,13 @@ from ...schemas.errors import UsageError
 from ..config import ServeConfig
 from .ask import ServingLimits
 from .binding import Address, Safety, admit
+from .figures import Counting
 from .guard import Guard
 from .jobs import Jobs
 from .journal import Journal
 from .login import Logins
 from .lookout import Ends, Lookout
+from .pulse import Pulse
 from .tls import Tls
 
 if TYPE_CHECKING:
@@ -89,13 +91,16 @@ class Doors:
             raise _missing(error) from error
         config, jobs = self._config, Jobs()
         metrics = Metrics(self._replica, lookout, guard, logins, self._beside)
-        desk = Desk(self._replica, guard, lookout, metrics, journal, jobs, self._beside, self._backup)
+        pulse, counting = Pulse(self._replica, lookout), Counting(self._replica)
+        desk = Desk(self._replica, guard, lookout, metrics, journal, jobs, pulse, counting, self._beside, self._backup)
         door = HttpDoor(desk, Address.parse(config.http), logins, tls, config.insecure)
         door.start()
+        pulse.start()
         self.http = door.url
 
         def shut() -> None:
             door.stop()
+            pulse.stop()
             jobs.join()
 
         return shut

@@ -79,6 +79,7 @@ class Lookout:
     def __init__(self, replica: Follower, log: Ends, every_s: float = _EVERY_S) -> None:
         self._replica, self._log, self._every_s = replica, log, every_s
         self._sight = Sight()
+        self._lacking: Mapping[TopicPartition, int] | None = None
         self._goal: Position | None = None
         self._caught_up = False
         self._stopping = threading.Event()
@@ -100,6 +101,11 @@ class Lookout:
         """Records that each partition lacks of what was seen."""
         position, ends = self._replica.position, self._sight.ends
         return {tp: max(0, ends[tp] - offset) for tp, offset in position.items() if tp in ends}
+
+    def behind(self) -> Mapping[TopicPartition, int] | None:
+        """Records that each partition lacked when the log was last looked at; None while it was not. In a steady stream
+        :meth:`lag` is less, for meanwhile the replica went on, and so did the log."""
+        return self._lacking
 
     def not_ready(self) -> str | None:
         """Why nobody should be sent here; None if the replica may be asked.
@@ -140,6 +146,7 @@ class Lookout:
             self._sight = Sight(before.at_s, before.ends, before.stuck, str(error))
             return
         self._sight = seen(self._sight, ends, stable, now())
+        self._lacking = self.lag()
         if self._goal is None and partitions:
             self._goal = ends
         if not self._caught_up:

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from ...consumers.meter import BOUNDS_S, Times
 from ...consumers.statements import run
 from ...schemas.errors import MerganserError
+from .figures import ACCOUNTS_SQL, OUTCOMES
 from .lookout import Lookout
 
 if TYPE_CHECKING:
@@ -35,15 +36,6 @@ if TYPE_CHECKING:
 
 #: How long a scrape waits for a schema change of the store.
 _PATIENCE_S = 1.0
-
-_OUTCOMES = ("puts", "deletes", "gaps", "rejected", "repeated")
-
-_ACCOUNTS_SQL = f"""
-SELECT p.topic, {", ".join(f"sum({name})::BIGINT" for name in _OUTCOMES)},
-       (SELECT count(*) FROM _merganser.quarantine AS q WHERE q.topic = p.topic),
-       (SELECT count(*) FROM _merganser.pending AS w WHERE w.topic = p.topic)
-FROM _merganser.positions AS p GROUP BY p.topic ORDER BY p.topic
-"""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -176,7 +168,7 @@ class _Node(Collector):
         quarantined = GaugeMetricFamily("merganser_quarantined_records", "Records in quarantine.", labels=["table"])
         pending = GaugeMetricFamily("merganser_pending_records", "Records held back now.", labels=["table"])
         for table, *counts, in_quarantine, waiting in rows:
-            for name, count in zip(_OUTCOMES, counts, strict=True):
+            for name, count in zip(OUTCOMES, counts, strict=True):
                 records.add_metric([table, name.removesuffix("s")], count)
             quarantined.add_metric([table], in_quarantine)
             pending.add_metric([table], waiting)
@@ -185,7 +177,7 @@ class _Node(Collector):
     def _read(self) -> list[tuple[Any, ...]] | None:
         try:
             with self._replica.reading(_PATIENCE_S) as cursor:
-                return run(cursor, _ACCOUNTS_SQL)
+                return run(cursor, ACCOUNTS_SQL)
         except MerganserError:
             return None  # the store is changing a schema, or failed: `running` tells of that
 

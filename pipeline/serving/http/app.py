@@ -20,10 +20,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ....schemas.errors import MerganserError
+from ..figures import Counting
 from ..journal import Journal
 from ..lookout import Lookout
+from ..pulse import Pulse
 from ..users import User
-from . import health, operating, pages, querying, tables
+from . import health, live, operating, pages, querying, tables
 from .entrance import Entrance
 from .problems import HttpError, headers_of, problem, status_of
 
@@ -51,6 +53,8 @@ class Desk:
     metrics: Metrics
     journal: Journal
     jobs: Jobs
+    pulse: Pulse
+    counting: Counting
     beside: Callable[[], Mapping[str, Any]] = dict
     """What else the node does: archive, backups."""
     backup: Callable[[str, Mapping[str, str]], Any] | None = None
@@ -73,6 +77,7 @@ class App:
             Route("/tables/{table}", self._endpoint("/tables/{table}", tables.one_table), methods=["GET"]),
             Route("/position", self._endpoint("/position", health.position), methods=["GET"]),
             Route("/status", self._endpoint("/status", health.status), methods=["GET"]),
+            Route("/live", self._endpoint("/live", live.live), methods=["GET"]),
             Route("/metrics", self._endpoint("/metrics", health.metrics), methods=["GET"]),
             Route("/backups", self._endpoint("/backups", operating.begin_backup), methods=["POST"]),
             Route("/backups/{job}", self._endpoint("/backups/{job}", operating.backup_job), methods=["GET"]),
@@ -129,6 +134,8 @@ class App:
         def ended(outcome: str, **facts: Any) -> None:
             seconds = time.monotonic() - began_s
             self._desk.metrics.answered("http", path, outcome, seconds, facts.get("bytes", 0))
+            if path == "/live" and outcome == "200":
+                return  # an open page asks each second, and would push all else out of the log
             self._desk.journal.note(
                 "http",
                 method=request.method,

@@ -68,6 +68,13 @@ def _paths() -> dict[str, Any]:
         "/tables/{table}": _get("One table", _param("table", "path", "Its name.", required=True), missing=True),
         "/position": _get("How far the replica is"),
         "/status": _get("Lag, stopped tables, open transactions, archive and backups"),
+        "/live": _get(
+            "What the node's page shows: status, figures of each table, samples of the last minutes",
+            _param("since", "query", "Samples after this moment only: the last at_s that was given."),
+            _param("table", "query", "With the place in each of this table's partitions."),
+            missing=True,
+            description="Cheap enough to be asked each second: the store is read once a second, whoever asks.",
+        ),
         "/metrics": _get("For Prometheus", type_="text/plain"),
         "/backups": {
             "post": {
