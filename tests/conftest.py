@@ -33,6 +33,7 @@ LONG = (
     "test_split_group",
     "test_bad_records",
     "test_shop",
+    "test_live_node",
     "test_broker_outage",
     "test_lost_logs",
     "test_archive_kafka",
