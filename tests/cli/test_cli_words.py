@@ -52,7 +52,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         *("merganser audit", "merganser replica run", "merganser tx resolve", "merganser import", "merganser export"),
         *("merganser restore", "merganser verify", "merganser snapshot-file"),
         *(f"merganser user {word}" for word in ("add", "list", "remove")),
-        *("merganser archive run", "merganser archive check"),
+        *("merganser archive run", "merganser archive check", "merganser archive republish"),
         *(f"merganser backup {word}" for word in ("create", "list", "verify", "expire")),
         *(f"merganser broker {word}" for word in ("start", "stop", "status")),
         *(f"merganser table {word}" for word in ("create", "list", "describe", "alter")),
