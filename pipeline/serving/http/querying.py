@@ -12,7 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -50,37 +50,48 @@ async def query(desk: Desk, request: Request, user: User) -> Response:
     data = await body_of(request, LARGEST_BODY) if request.method == "POST" else b""
     wanted = asked(Said(request.method, request.query_params.multi_items(), request.headers, data))
     gone = threading.Event()
-    begun = _run(lambda: desk.guard.ask(wanted.ask, tables=user.tables, gone=gone))
+    begun = _run(lambda: _begun(desk, wanted, user, gone))
     while not begun.done():
         await asyncio.wait({begun}, timeout=_LOOK_S)
         if not begun.done() and await request.is_disconnected():
             gone.set()
             await asyncio.wait({begun})
     if gone.is_set() and begun.exception() is None:
-        begun.result().close()
+        begun.result().answer.close()
         raise QueryCancelled()
-    answer = begun.result()
+    return _response(begun.result(), wanted)
+
+
+class Begun(NamedTuple):
+    """An answer whose first pieces are made. *second* is None if there is no more than the first."""
+
+    answer: Answer
+    first: bytes
+    second: bytes | None
+    pieces: Iterator[bytes]
+
+
+def _begun(desk: Desk, wanted: Asked, user: User, gone: threading.Event) -> Begun:
+    """What fails until then still has a status."""
+    answer = desk.guard.ask(wanted.ask, tables=user.tables, gone=gone)
     try:
-        return await _started(answer, wanted)
+        pieces = body(answer, wanted.format, wanted.encoding)
+        return Begun(answer, next(pieces, b""), next(pieces, None), pieces)
     except BaseException:
         answer.close()
         raise
 
 
-async def _started(answer: Answer, wanted: Asked) -> AnswerResponse:
-    """The response, with its first piece made: what fails until then still has a status."""
-    pieces = body(answer, wanted.format, wanted.encoding)
-    first = await _run(lambda: next(pieces, b""))
-    second = await _run(lambda: next(pieces, None))
+def _response(begun: Begun, wanted: Asked) -> AnswerResponse:
     headers = {"Content-Type": _content_type(wanted.format), "Vary": "Accept, Accept-Encoding"}
     if wanted.encoding is not None:
         headers["Content-Encoding"] = wanted.encoding
-    for name, position in ((POSITION, str(answer.position)), (APPLIED, str(answer.applied))):
+    for name, position in ((POSITION, str(begun.answer.position)), (APPLIED, str(begun.answer.applied))):
         if len(position) <= _LONGEST_HEADER:
             headers[name] = position
-    if second is None:  # all of it is here, so its length is known
-        headers["Content-Length"] = str(len(first))
-    return AnswerResponse(answer, first, second, pieces, headers, shape(wanted.ask.sql), wanted.format)
+    if begun.second is None:  # all of it is here, so its length is known
+        headers["Content-Length"] = str(len(begun.first))
+    return AnswerResponse(begun, headers, shape(wanted.ask.sql), wanted.format)
 
 
 def _content_type(format_: str) -> str:
@@ -91,22 +102,14 @@ def _content_type(format_: str) -> str:
 class AnswerResponse(Response):
     """Sends an answer as its client takes it, and watches whether it is still there."""
 
-    def __init__(
-        self,
-        answer: Answer,
-        first: bytes,
-        second: bytes | None,
-        pieces: Iterator[bytes],
-        headers: Mapping[str, str],
-        sql: str,
-        format_: str,
-    ) -> None:
+    def __init__(self, begun: Begun, headers: Mapping[str, str], sql: str, format_: str) -> None:
         super().__init__(status_code=200)
         del self.headers["content-length"]
         self.headers.update(headers)
-        self._answer, self._pieces, self._ready = answer, pieces, [first] if second is None else [first, second]
+        self._answer, self._pieces = begun.answer, begun.pieces
+        self._ready = [begun.first] if begun.second is None else [begun.first, begun.second]
+        self._whole = begun.second is None
         self._sql, self._format = sql, format_
-        self._whole = second is None
         self._sent = 0
         self.ended: Callable[..., None] = lambda outcome, **facts: None
         self.background: BackgroundTask | None = None
