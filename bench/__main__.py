@@ -98,6 +98,12 @@ def main() -> None:
         found: dict[str, Any] = {"rates": rates(log.bootstrap_servers, topics, given.rounds)}
         show(found["rates"], given.rows)
         found["freshness"] = []
+        if given.seconds:
+            found["floor"] = low = child("freshness")
+            console.print(
+                f"DuckDB alone: {low['apply_ms']:.1f} ms for the statements of a small apply, {low['query_ms']:.1f} ms"
+                " for those of a query"
+            )
         for per_s in given.rates if given.seconds else []:
             fresh = child("freshness", log.bootstrap_servers, per_s, given.seconds)
             found["freshness"].append(fresh)
@@ -106,11 +112,11 @@ def main() -> None:
                 f" ({fresh['rows']:,} rows)"
             )
         found["transactions"] = []
-        for size in given.transactions if given.seconds else []:
-            result = child("transactions", log.bootstrap_servers, size, given.seconds)
+        for size, *same in [(n, *keys) for n in given.transactions if given.seconds for keys in ([], ["same"])]:
+            result = child("transactions", log.bootstrap_servers, size, given.seconds, *same)
             found["transactions"].append(result)
             console.print(
-                f"{size:,} rows a transaction: {result['transactions_s']:,.0f} transactions/s,"
+                f"{size:,} rows a transaction, {result['keys']} keys: {result['transactions_s']:,.0f} transactions/s,"
                 f" {result['rows_s']:,.0f} rows/s, commit to visible p50 {result['p50_ms']:.1f} ms,"
                 f" p99 {result['p99_ms']:.1f} ms; read back at {result['catch_up_rows_s']:,.0f} rows/s"
             )

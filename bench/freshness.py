@@ -2,16 +2,24 @@
 
 A writer process puts rows at a steady rate, each with the monotonic time of its put; this process has a
 replica and queries it after each of its commits. Both are on one host, so one clock times both ends.
+
+The floor is what DuckDB alone takes for the statements of one small apply and one query, with nothing else
+running. A row waits for half of the apply before its own, for its own and for the query: freshness cannot
+be better than about twice the floor, and is the worse the less of a core is left for it.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import duckdb
+import pyarrow as pa
 
 import merganser as mg
 
@@ -74,8 +82,39 @@ def measure(servers: str, rate: int, seconds: float) -> dict[str, float]:
     return {"rate": rate, "rows": len(ages), "p50_ms": ages[len(ages) // 2], "p99_ms": ages[len(ages) * 99 // 100]}
 
 
+def floor(turns: int = 200, rows: int = 25) -> dict[str, float]:
+    """Median time of one apply of *rows* to a keyed table, and of one query of it, by DuckDB's statements alone."""
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect(str(Path(folder) / "floor.duckdb")) as con:
+        con.execute("CREATE TABLE ticks (id BIGINT, put_ns BIGINT, note VARCHAR)").fetchall()
+        con.execute("CREATE TABLE positions AS SELECT i AS partition, 0 AS next FROM range(4) AS r(i)").fetchall()
+        applies, queries = [], []
+        for turn in range(turns):
+            ids = range(turn * rows, (turn + 1) * rows)
+            batch = pa.table({"id": ids, "put_ns": ids, "note": [f"some note {n}" for n in ids]})
+            began = time.perf_counter()
+            con.begin()
+            con.register("batch", batch)
+            con.execute("DELETE FROM ticks AS t USING batch AS b WHERE t.id = b.id").fetchall()
+            con.execute("INSERT INTO ticks SELECT * FROM batch").fetchall()
+            con.unregister("batch")
+            moved = "SELECT unnest(?::INTEGER[]) AS partition, unnest(?::BIGINT[]) AS next"
+            sql = f"UPDATE positions AS p SET next = m.next FROM ({moved}) AS m WHERE p.partition = m.partition"
+            con.execute(sql, [[0, 1, 2, 3], [turn] * 4]).fetchall()
+            con.commit()
+            applied = time.perf_counter()
+            con.begin()
+            con.execute("SELECT * FROM positions").fetchall()
+            con.sql("SELECT put_ns FROM ticks WHERE id >= ?", params=[turn * rows]).to_arrow_table()
+            con.rollback()
+            applies.append(applied - began)
+            queries.append(time.perf_counter() - applied)
+    return {"apply_ms": 1e3 * statistics.median(applies), "query_ms": 1e3 * statistics.median(queries)}
+
+
 def main() -> None:
-    if len(sys.argv) == 5:
+    if len(sys.argv) == 1:
+        print(json.dumps(floor()))
+    elif len(sys.argv) == 5:
         write(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
     else:
         print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))

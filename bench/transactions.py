@@ -3,7 +3,8 @@ fast a new replica reads them all back.
 
 A writer process commits one transaction after another, each over both tables, and notes when each commit
 returned; this process has a replica and queries it after each of its commits. Both are on one host, so
-one clock times both ends.
+one clock times both ends. Transactions write keys of their own, or all of them the same: then each has to
+wait for the one before, and a replica decides on each record by itself.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ SCHEMA = {
 }
 
 
-def write(servers: str, tables: list[str], rows: int, seconds: float) -> None:
+def write(servers: str, tables: list[str], rows: int, seconds: float, same: bool) -> None:
     """Commit for *seconds*; prints the monotonic time at which each commit returned, as JSON."""
     committed: list[int] = []
     with mg.connect(servers) as log, log.producer() as producer:
         started = time.monotonic()
         while time.monotonic() - started < seconds:
+            first = 0 if same else rows * len(committed)
             with producer.transaction() as tx:
-                for n in range(rows):
+                for n in range(first, first + rows):
                     tx.put(tables[n % 2], {"id": n, "tx": len(committed), "note": f"some note {n}"})
             committed.append(time.monotonic_ns())
     print(json.dumps({"committed": committed, "seconds": time.monotonic() - started}))
@@ -55,14 +57,15 @@ def first_seen(replica: mg.Replica, tables: list[str], writer: subprocess.Popen[
     return seen
 
 
-def measure(servers: str, rows: int, seconds: float) -> dict[str, Any]:
-    """Figures of transactions of *rows* rows."""
+def measure(servers: str, rows: int, seconds: float, same: bool) -> dict[str, Any]:
+    """Figures of transactions of *rows* rows, all on the *same* keys or each on its own."""
     tables = [f"bench-tx-{rows}-{side}-{int(time.time())}" for side in "ab"]
     with mg.connect(servers) as log, tempfile.TemporaryDirectory() as folder:
         for table in tables:
             log.create_table(table, schema=SCHEMA, key=["id"])
         with mg.Replica(Path(folder) / "live.duckdb", log, group=tables[0], tables=tables) as replica:
             arguments = [sys.executable, "-m", "bench.transactions", servers, ",".join(tables), str(rows), str(seconds)]
+            arguments += ["same"] if same else []
             writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
             seen = first_seen(replica, tables, writer)
             output, _ = writer.communicate()
@@ -76,6 +79,7 @@ def measure(servers: str, rows: int, seconds: float) -> dict[str, Any]:
         again_s = time.monotonic() - began
     return {
         "rows": rows,
+        "keys": "same" if same else "own",
         "transactions_s": len(committed) / done["seconds"],
         "rows_s": rows * len(committed) / done["seconds"],
         "p50_ms": ages[len(ages) // 2],
@@ -85,10 +89,12 @@ def measure(servers: str, rows: int, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    if len(sys.argv) == 5:
-        write(sys.argv[1], sys.argv[2].split(","), int(sys.argv[3]), float(sys.argv[4]))
+    same = sys.argv[-1] == "same"
+    servers, *what, rows, seconds = sys.argv[1:-1] if same else sys.argv[1:]
+    if what:
+        write(servers, what[0].split(","), int(rows), float(seconds), same)
     else:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
+        print(json.dumps(measure(servers, int(rows), float(seconds), same)))
 
 
 if __name__ == "__main__":

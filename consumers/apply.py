@@ -49,10 +49,6 @@ _LOOK_S = 5.0
 #: How long a transaction may lack records before it is asked whether they can still come.
 _CLOSE_S = 0.5
 
-#: Records with headers of ours wait for so many times as many others: the more are looked at together, the
-#: more transactions are whole, which costs a third.
-_TOGETHER = 4
-
 #: Failures in a row, without a batch applied in between, that end the loop.
 _MAX_FAILURES = 3
 
@@ -66,8 +62,8 @@ class BatchLimits:
     linger_ms: float = 2.0
     """How long a record waits for others."""
     poll_records: int = 10_000
-    """As many records are decoded at once, or `poll_bytes` of them (of transactions up to four times as many):
-    undecoded ones are not kept longer."""
+    """As many records are decoded at once, or `poll_bytes` of them: undecoded ones are not kept longer, unless they are
+    of transactions."""
     poll_bytes: int = 4 * 2**20
 
 
@@ -164,11 +160,11 @@ class Applier:
 
     def _many_undecoded(self) -> bool:
         waiting, limits = self._collector, self._limits
-        times = 1
-        # All of it may have to be held back, and half of what may be is when the rest is paused.
+        # The more of transactions is looked at together, the more of them are whole, which costs a third. All of it
+        # may have to be held back, and half of what may be is when the rest is paused.
         if waiting.marked and waiting.undecoded_bytes + OVERHEAD * waiting.undecoded < self._pending_bytes // 4:
-            times = _TOGETHER
-        return waiting.undecoded >= times * limits.poll_records or waiting.undecoded_bytes >= times * limits.poll_bytes
+            return False
+        return waiting.undecoded >= limits.poll_records or waiting.undecoded_bytes >= limits.poll_bytes
 
     @property
     def _idle(self) -> bool:
@@ -282,7 +278,7 @@ class Applier:
             self._collector.own(start.partition, start.offset, start.last, start.late)
         held = self._store.held({start.partition for start in starts})
         settled = self._store.settled({entry.marks.tx for entry in held if entry.marks.tx is not None})
-        self._collector.waiting.hold(held, settled)
+        self._collector.hold(held, settled)
         self._hold({tp: stored for tp, stored in self._store.positions().items() if tp.topic in self._follow.names})
 
     def _hold(self, stored: Mapping[TopicPartition, Stored]) -> None:

@@ -6,7 +6,8 @@ yet is held back.
 
 Words: a *unit* is what is applied together or not at all, a transaction or one record by itself. Units
 that write one key are ordered as the log has them in that key's partition; an operation id orders as a
-key does. A unit *follows* those before it on any of its keys.
+key does. A unit *follows* those before it on any of its keys. A key is its columns' values, as the upsert
+compares them: clients may spell one in several ways.
 
 Invariants
 - A transaction is released whole, once each partition that is held here has all records that its
@@ -25,7 +26,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..schemas.headers import Manifest, Marks, Resolution
 from ..schemas.position import Position, TopicPartition
@@ -38,33 +39,32 @@ class Place(NamedTuple):
     offset: int
 
 
-#: A key is bytes, an operation id is text.
-Identity = tuple[TopicPartition, bytes | str]
+#: What a key says: the values of its columns.
+KeyValues = tuple[Any, ...]
+
+#: A key, or an operation id.
+Identity = tuple[TopicPartition, KeyValues | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record, whole, as it waits for its turn."""
+    """One record, whole, as it waits for its turn.
+
+    *key_values* is what its key says; None if the table has no key, or this one cannot be read.
+    """
 
     place: Place
     time_ms: int
     key: bytes | None
     value: bytes | None
     marks: Marks
-    framed: bool = True
-    """Whether the key begins with a schema id, which is no part of what it says."""
-
-    @property
-    def key_identity(self) -> bytes:
-        """Equal for equal keys: compatible key schemas write a key in the same bytes. Only if there is one."""
-        assert self.key is not None
-        return key_identity(self.key, self.framed)
+    key_values: KeyValues | None = None
 
     @property
     def identities(self) -> list[Identity]:
         """What puts this record in order with others: its key, and its operation ids."""
         partition = self.place.partition
-        keys: list[Identity] = [] if self.key is None else [(partition, self.key_identity)]
+        keys: list[Identity] = [] if self.key_values is None else [(partition, self.key_values)]
         return [*keys, *((partition, op) for op in self.marks.ops)] if self.marks.ops else keys
 
     @property
@@ -75,11 +75,6 @@ class Entry:
 
 #: What a record that is held back takes beside its key and value.
 OVERHEAD = 600
-
-
-def key_identity(key: bytes, framed: bool) -> bytes:
-    """See :attr:`Entry.key_identity`."""
-    return key[5:] if framed else key
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""The apply loop up to a position, and no further: what a restore is made of.
+"""The apply loop up to a position, and no further: what a restore and a replay are made of.
 
 The same :class:`Applier` takes the same steps as in a replica; only this drives it by hand. Invariant: when
 :func:`apply_until` returns, the store's read position is the target; killed or failed before, the store is whole
@@ -33,6 +33,7 @@ def apply_until(
     told: Callable[[Position], None] = lambda read: None,
     batches: BatchLimits | None = None,
     patience_s: float = PATIENCE_S,
+    work: str = "restore",
 ) -> None:
     """Apply *log*, which ends at *target*, to *store*. *told* hears of each position.
 
@@ -45,36 +46,39 @@ def apply_until(
     applier = Applier(log, store, follow, reader, progress, batches or BatchLimits())
     try:
         applier.begin()
-        moved_s, before = time.monotonic(), Position()
-        while True:
+        moved_s, before, rested = time.monotonic(), Position(), False
+        while not rested:
             read = progress.read
             if read != before:
                 moved_s, before = time.monotonic(), read
                 told(read)
-            if read.reaches(target):
-                break
             if time.monotonic() - moved_s > patience_s:
-                raise _stuck(log, read, target, patience_s)
-            _turn(applier)
+                raise _stuck(log, read, target, patience_s, work)
+            rested = _step(applier, target if read.reaches(target) else None)
             for stopped in progress.stopped.values():
                 raise stopped
-        applier.rest(target)
     finally:
         applier.stop()
         reader.close()
 
 
-def _turn(applier: Applier) -> None:
+def _step(applier: Applier, target: Position | None) -> bool:
+    """One turn; or, if all is read up to *target*, the last step. True if it was that, and held."""
     try:
-        applier.turn()
+        if target is None:
+            applier.turn()
+        else:
+            applier.rest(target)
     except duckdb.Error as error:
-        applier.recover(error)
+        applier.recover(error)  # the file may have gone back: whether all is read has to be seen again
+        return False
     except MustStop as why:
         raise why.stopped[0] from why
+    return target is not None
 
 
-def _stuck(log: Log, read: Position, target: Position, patience_s: float) -> NotFreshEnough:
+def _stuck(log: Log, read: Position, target: Position, patience_s: float, work: str) -> NotFreshEnough:
     behind = read.behind(target)
     hanging = log.open_transactions(list(behind), 1.0)
     told = [f"{sum(behind.values())} offsets lack", *map(str, hanging)]
-    return NotFreshEnough("restore", patience_s, "; ".join(told))
+    return NotFreshEnough(work, patience_s, "; ".join(told))

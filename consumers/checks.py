@@ -47,6 +47,17 @@ class Stored:
     last: Seen | None
 
 
+@dataclass(frozen=True)
+class Held:
+    """Of what a store is in one partition: all offsets from *first* up to *next* of that topic. *late*: see
+    :class:`Stored`."""
+
+    topic_id: str
+    first: int
+    next: int
+    late: range
+
+
 def digest(key: bytes | None, value: bytes | None) -> bytes:
     """16 bytes that tell one record from another at the same offset."""
     hashed = blake2b(digest_size=16)

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from ..schemas.errors import MerganserError, SplitTransaction, TableStopped
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
-from .atomic import Entry, Place, Unit
+from .atomic import Entry, KeyValues, Place, Unit
 from .batch import Batch, Move, Poison, Stage
 from .checks import Seen, digest, still_there, vanished
 from .chunk import Chunk
@@ -120,6 +120,20 @@ class Collector:
         for tp, move in self._moves.items():
             self._next[tp] = move.start
         self._reset()
+
+    def hold(self, held: Collection[Entry], settled: Collection[str]) -> None:
+        """Take over what a store holds back of partitions that are owned now; see :meth:`Waiting.hold`.
+
+        LogError if the registry is needed and away.
+        """
+        by_topic: dict[str, list[Entry]] = defaultdict(list)
+        for entry in held:
+            by_topic[entry.place.partition.topic].append(entry)
+        said: dict[Place, KeyValues | None] = {}
+        for topic, mine in by_topic.items():
+            keys = self._decoders[topic].read_keys([entry.key for entry in mine])
+            said |= zip((entry.place for entry in mine), keys, strict=True)
+        self.waiting.hold([replace(entry, key_values=said[entry.place]) for entry in held], settled)
 
     @property
     def owned(self) -> frozenset[TopicPartition]:
@@ -244,13 +258,13 @@ class Collector:
 
     def _label(self, topic: str, mine: _Open) -> Labelled:
         """What the headers of the raw records say; those whose headers are none of ours, by our names, are poison."""
-        framed = self._decoders[topic].table.key_encoding == "avro"
-        labelled, bad = label(mine.raw, framed)
+        read_keys = self._decoders[topic].read_keys
+        labelled, bad = label(mine.raw, read_keys)
         if not bad:
             return labelled
         self._poison += [_poison(topic, mine.raw, i, why) for i, why in bad.items()]
         mine.raw = mine.raw.but(bad)
-        return label(mine.raw, framed)[0]
+        return label(mine.raw, read_keys)[0]
 
     def _release(self, released: Sequence[Unit]) -> None:
         """Have the units *released* decoded next."""

@@ -12,13 +12,13 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ..schemas.headers import Condition
 from ..schemas.position import TopicPartition
-from .atomic import Entry, Place, Unit
+from .atomic import Entry, KeyValues, Place, Unit
 
 #: For how many offsets of its partition an operation id is remembered. Part of what a log means: two
 #: replicas that remember differently would differ.
@@ -27,7 +27,7 @@ REMEMBERED = 1_000_000
 State = Literal["applied", "rejected"]
 
 #: One key of one table.
-Key = tuple[TopicPartition, bytes]
+Key = tuple[TopicPartition, KeyValues]
 
 
 class Operation(NamedTuple):
@@ -87,21 +87,17 @@ def decide(
     versions: Mapping[Key, int],
     known: Iterable[Operation],
     spoiled: Mapping[Place, str],
-    keyless: Collection[str] = (),
 ) -> list[Verdict]:
     """The verdict on each of *units*, which are in the order of application.
 
     *versions* has the ``_offset`` of each row that is there of the keys asked for, *known* the operation
-    ids that the store remembers, *spoiled* why no row could be made of some records, *keyless* the tables
-    that have no key.
+    ids that the store remembers, *spoiled* why no row could be made of some records.
     """
     rows = dict(versions)
     operations = {(op.place.partition, op.id): op for op in known}
     verdicts = []
     for unit in units:
-        verdict = (
-            _repeated(unit, operations) or _discarded(unit) or _spoiled(unit, spoiled) or _run(unit, rows, keyless)
-        )
+        verdict = _repeated(unit, operations) or _discarded(unit) or _spoiled(unit, spoiled) or _run(unit, rows)
         verdicts.append(verdict)
         operations |= {(op.place.partition, op.id): op for op in verdict.operations if op.kind == "op"}
     return verdicts
@@ -134,15 +130,15 @@ def _spoiled(unit: Unit, spoiled: Mapping[Place, str]) -> Verdict | None:
     return None
 
 
-def _run(unit: Unit, rows: dict[Key, int], keyless: Collection[str]) -> Verdict:
+def _run(unit: Unit, rows: dict[Key, int]) -> Verdict:
     """Apply *unit* to *rows*, or leave them as they are."""
     changed: dict[Key, int | None] = {}
     for entry in unit.rows:
-        if entry.key is None or entry.place.partition.topic in keyless:
+        if entry.key_values is None:
             if entry.marks.condition is not None:
                 return Verdict(unit, "rejected", "a condition on a row without a key", entry.place)
             continue
-        key = (entry.place.partition, entry.key_identity)
+        key = (entry.place.partition, entry.key_values)
         version = changed[key] if key in changed else rows.get(key)
         if entry.marks.condition is not None and (why := _fails(entry.marks.condition, version)):
             return Verdict(unit, "rejected", why, entry.place)

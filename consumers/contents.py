@@ -12,7 +12,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -167,6 +167,15 @@ def _chunk(stretch: Stretch, batches: Sequence[pa.RecordBatch]) -> Chunk:
 # -- into another ------------------------------------------------------------------------------
 
 
+def add_rows(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, types: Mapping[str, str]) -> None:
+    """Insert *rows*, which came out of a store as Arrow, into *table*, which is SQL. *types* are those of columns
+    that are cast back to what they were."""
+    columns = [f"CAST({quote(name)} AS {types[name]})" if name in types else quote(name) for name in rows.column_names]
+    names = ", ".join(map(quote, rows.column_names))
+    with view(con, "#loaded", rows):
+        run(con, f'INSERT INTO {table} ({names}) SELECT {", ".join(columns)} FROM "#loaded"')
+
+
 class Loading:
     """A new store in the making, at *path*, where no file may be. For one thread, in a ``with``."""
 
@@ -192,13 +201,7 @@ class Loading:
 
     def add(self, stretch: Stretch, rows: pa.Table) -> None:
         """Add *rows*, which came out of the same table of another store."""
-        types = {} if stretch.system else self._types[stretch.table]
-        columns = [
-            f"CAST({quote(name)} AS {types[name]})" if name in types else quote(name) for name in rows.column_names
-        ]
-        names = ", ".join(map(quote, rows.column_names))
-        with view(self._con, "#loaded", rows):
-            run(self._con, f'INSERT INTO {stretch.sql} ({names}) SELECT {", ".join(columns)} FROM "#loaded"')
+        add_rows(self._con, stretch.sql, rows, {} if stretch.system else self._types[stretch.table])
 
     def keep_only(self, tables: Collection[str]) -> None:
         """Forget what the small tables say of others than *tables*."""

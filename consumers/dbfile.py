@@ -6,13 +6,16 @@ refused by name before anything in it changes.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from ..schemas.errors import StoreFormat, StoreLocked, UsageError
+from ..schemas.errors import StoreFormat, StoreFull, StoreLocked, UsageError
+from ..schemas.position import TopicPartition
+from .checks import Held
 
 #: Of the layout of ``_merganser``. A store of another version is refused by name.
 FORMAT = 2
@@ -53,7 +56,7 @@ class Limits:
     threads: int = 2
     head_room: int = 64 * 2**20
     """Free disk that must remain after a commit, for the checkpoint that follows it."""
-    pending_bytes: int = 64 * 2**20
+    pending_bytes: int = 256 * 2**20
     """Keys and values that may wait for transactions to become whole."""
     spill: int = 4 * 2**30
     """What queries may put beside the file, in all, when memory does not suffice."""
@@ -109,6 +112,15 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         raise StoreFormat(str(path), str(error).splitlines()[0]) from error
 
 
+def check_room(path: Path, limits: Limits, nbytes: int) -> None:
+    """StoreFull unless the disk takes *nbytes* more of Arrow: they are in the WAL and, after a checkpoint, in the
+    file, so twice their size is ample."""
+    needed = 2 * nbytes + limits.head_room
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise StoreFull(str(path), f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
+
+
 def _head(path: Path) -> bytes:
     """Where a DuckDB file has a checksum and its mark; empty in an empty file."""
     with path.open("rb") as file:
@@ -151,6 +163,16 @@ def identity(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[str, str]:
         raise StoreFormat(str(path), f"store format {format_}, this version reads {FORMAT}")
     [(cluster_id, group)] = con.execute("SELECT cluster_id, group_name FROM _merganser.store").fetchall()
     return cluster_id, group
+
+
+def held_partitions(con: duckdb.DuckDBPyConnection) -> dict[TopicPartition, Held]:
+    """What the open store is of, whether the tables are made yet or not."""
+    rows = con.execute(
+        "SELECT topic, partition, topic_id, first_offset, next_offset, late_from, late_below FROM _merganser.positions"
+    ).fetchall()
+    return {
+        TopicPartition(t, p): Held(id_, first, next_, range(low, high)) for t, p, id_, first, next_, low, high in rows
+    }
 
 
 def stored_tables(con: duckdb.DuckDBPyConnection) -> dict[str, StoredTable]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..schemas.arrowcheck import breaking
 from ..schemas.avro import check_key, key_fields
+from ..schemas.decode import Decoded as DecodedKeys
 from ..schemas.decode import Decoder, KeyDecoder, split_by_schema
 from ..schemas.errors import BadSchema
 from ..schemas.layout import Layout, conform, layout, migrate
 from ..schemas.rowcheck import BoundCheck, bind
 from ..schemas.table import SchemaVersion, Table, key_subject, value_subject
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
+from .atomic import KeyValues
 from .batch import SchemaChange, TableKeys, TableRows
 from .chunk import Chunk
 
@@ -132,16 +135,33 @@ class TableDecoder:
         """The key columns, a row for each record (nulls where the key is bad); None if there are none."""
         if self._keys is None:
             return None
-        raw = chunk.keys
-        decoded = self._keys.decode(raw)
-        if decoded.bad and self._keys.unknown(raw):
-            self._keys = KeyDecoder(self.table, self._versions(key_subject(self.table.name)))
-            decoded = self._keys.decode(raw)
+        decoded = self._decoded_keys(self._keys, chunk.keys)
         done.bad.update(decoded.bad)
         if decoded.good is None:
             return decoded.rows
         row_of = {i: row for row, i in enumerate(decoded.good)}
         return decoded.rows.take(pa.array([row_of.get(i) for i in range(len(chunk))], pa.int64()))
+
+    def _decoded_keys(self, decoder: KeyDecoder, keys: Sequence[bytes | None]) -> DecodedKeys:
+        decoded = decoder.decode(keys)
+        if decoded.bad and decoder.unknown(keys):
+            self._keys = KeyDecoder(self.table, self._versions(key_subject(self.table.name)))
+            decoded = self._keys.decode(keys)
+        return decoded
+
+    def read_keys(self, keys: Sequence[bytes | None]) -> Sequence[KeyValues | None]:
+        """What each of *keys* says, equal for keys of one row; None for one that cannot be read, and in a table
+        without a key. LogError if the registry is needed and away."""
+        if self._keys is None:
+            return [None] * len(keys)
+        decoded = self._decoded_keys(self._keys, keys)
+        said = zip(*map(_values, decoded.rows.columns), strict=True)
+        if decoded.good is None:
+            return list(said)
+        found: list[KeyValues | None] = [None] * len(keys)
+        for i, values in zip(decoded.good, said, strict=True):
+            found[i] = values
+        return found
 
     def _decode_values(
         self,
@@ -356,6 +376,13 @@ def _instants(milliseconds: list[int]) -> pa.Array:
         inside = pc.and_(pc.greater_equal(numbers, MIN_MILLIS), pc.less_equal(numbers, MAX_MILLIS))
         numbers = pc.if_else(inside, numbers, None)
     return numbers.cast(_PLACE.field("_timestamp").type)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a key column; times as numbers, since those are exact, and quick."""
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.int32() if pa.types.is_date32(column.type) else pa.int64())
+    return column.to_pylist()  # type: ignore[no-any-return]
 
 
 def _beside(left: pa.Table, right: pa.Table) -> pa.Table:

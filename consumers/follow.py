@@ -10,12 +10,13 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ..schemas.errors import KeyChanged, PartitionsChanged, TableStopped, TopicRecreated, UnknownTable
+from ..schemas.errors import DerivedTable, KeyChanged, PartitionsChanged, TableStopped, TopicRecreated, UnknownTable
 from ..schemas.position import Position, TopicPartition
 from ..schemas.table import Table
 from .checks import Seen, first_start, next_start
 from .dbfile import StoredTable
 from .decode import TableDecoder
+from .derived import same_name
 from .log import Log
 from .store import Store
 
@@ -83,6 +84,8 @@ class Follow:
             if stored is None:
                 raise
             raise TopicRecreated(name, "the topic was deleted") from unknown
+        if stored is None:
+            self._refuse_derived(name)
         decoder = TableDecoder(table, stored.schema_version if stored else table.values[0].version, self._log.versions)
         if stored is None:
             self._store.add_table(table, decoder.columns(), decoder.version)
@@ -92,6 +95,13 @@ class Follow:
             )
         self.tables[name] = table
         return decoder
+
+    def _refuse_derived(self, name: str) -> None:
+        """DerivedTable if rows of the log would go where a replay has put others."""
+        derived = self._store.derived()
+        found = same_name(name, derived)
+        if found is not None:
+            raise DerivedTable(name, f"{found} is derived here ({derived[found].made_of}), and no longer kept up")
 
     def leave(self, table: str) -> None:
         """Follow *table* no longer, until the replica is started again."""

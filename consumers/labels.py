@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 
 from ..schemas.headers import BadHeader, Marks, decode
 from ..schemas.position import TopicPartition
-from .atomic import Entry, Place
+from .atomic import Entry, KeyValues, Place
 from .chunk import Chunk
 from .whole import Labelled
 
@@ -17,8 +17,12 @@ _NO_MARKS = Marks()
 _REMEMBERED_BYTES = 256
 
 
-def label(chunk: Chunk, framed: bool) -> tuple[Labelled, dict[int, str]]:
-    """What the headers of *chunk* say, and of which records they say nothing that can be read, and why."""
+#: What each of some keys says; see :class:`Entry`.
+ReadKeys = Callable[[Sequence[bytes | None]], Sequence[KeyValues | None]]
+
+
+def label(chunk: Chunk, read_keys: ReadKeys) -> tuple[Labelled, dict[int, str]]:
+    """What keys and headers of *chunk* say, and of which records headers say nothing that can be read, and why."""
     txs: list[str | None] = [None] * len(chunk)
     more: dict[int, Marks] = {}
     bad: dict[int, str] = {}
@@ -30,7 +34,7 @@ def label(chunk: Chunk, framed: bool) -> tuple[Labelled, dict[int, str]]:
             continue
         if marks is not None:
             more[i] = marks
-    return Labelled(chunk.partitions, chunk.offsets, chunk.keys, txs, more, framed), bad
+    return Labelled(chunk.partitions, chunk.offsets, read_keys(chunk.keys), txs, more), bad
 
 
 Ours = tuple[tuple[str, bytes | str | None], ...]
@@ -60,7 +64,7 @@ def entries(topic: str, chunk: Chunk, labelled: Labelled, indices: Iterable[int]
             chunk.keys[i],
             chunk.values[i],
             labelled.marks.get(i) or _bare(labelled.txs[i]),
-            labelled.framed,
+            labelled.keys[i],
         )
         for i in indices
     ]

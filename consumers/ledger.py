@@ -138,8 +138,8 @@ def release(con: Connection, places: Collection[Place]) -> None:
             run(con, _RELEASE_SQL)
 
 
-def held(con: Connection, partitions: Collection[TopicPartition], framed: Collection[str]) -> list[Entry]:
-    """What is held back of *partitions*, by place; the keys of the tables *framed* begin with a schema id."""
+def held(con: Connection, partitions: Collection[TopicPartition]) -> list[Entry]:
+    """What is held back of *partitions*, by place; what the keys say is not in the store."""
     rows = run(con, 'SELECT * FROM _merganser.pending ORDER BY topic, partition, "offset"')
     return [
         Entry(
@@ -148,7 +148,6 @@ def held(con: Connection, partitions: Collection[TopicPartition], framed: Collec
             key,
             value,
             Marks(tx, text and manifest(text), if_ and condition(if_), tuple(ops), resolution, guarded),
-            topic in framed,
         )
         for topic, partition, offset, time_ms, key, value, tx, text, if_, ops, resolution, guarded in rows
         if TopicPartition(topic, partition) in partitions

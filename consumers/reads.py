@@ -46,8 +46,12 @@ def parse(sql: str) -> duckdb.Statement:
         raise BadQuery(one_line(error), hint="check the SQL; it is DuckDB's dialect") from error
     if len(statements) != 1:
         raise BadQuery(f"{len(statements)} statements in one query")
-    if statements[0].type not in _READING:
-        raise BadQuery(f"{statements[0].type.name} is not a query")
+    try:
+        kind = statements[0].type
+    except ValueError as error:  # of kinds that DuckDB has and its Python client does not know (UPDATE EXTENSIONS)
+        raise BadQuery("not a query") from error
+    if kind not in _READING:
+        raise BadQuery(f"{kind.name} is not a query")
     return statements[0]
 
 

@@ -27,6 +27,7 @@ from ..schemas.position import Position, TopicPartition
 from ..schemas.types import quote
 from .apply import Applier, BatchLimits
 from .dbfile import Limits, stored_tables
+from .derived import derived_tables, same_name
 from .follow import Follow
 from .log import Log
 from .meter import Times
@@ -289,6 +290,9 @@ class Replica:
             except duckdb.Error:
                 names = set()  # the query itself will say what is wrong with it
             stored = {name.casefold(): name for name in stored_tables(cursor)}
+            frozen = next(filter(None, (same_name(name, derived_tables(cursor)) for name in names)), None)
+            if frozen is not None:
+                raise NotHeld(f"table {frozen!r}, which is derived and not kept up")
             names = {stored.get(name.casefold(), name) for name in names}  # SQL's names do not differ by case
             unfollowed = names & set(stored.values()) - self._follow.names
         if unfollowed:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from ..schemas.types import quote
-from .batch import Stage, TableRows
+from .batch import Stage, TableKeys, TableRows
 from .conditions import Key, asked_for
 from .statements import Connection, count, run, view
 
@@ -35,19 +35,25 @@ def versions(con: Connection, stage: Stage) -> dict[Key, int]:
     """The ``_offset`` of each row that is there now, of the keys that the conditions of *stage* ask for."""
     asked: dict[str, dict[int, Key]] = defaultdict(dict)
     for entry in asked_for(stage.units):
-        if entry.key is not None and entry.place not in stage.spoiled:
+        if entry.key_values is not None and entry.place not in stage.spoiled:
             partition = entry.place.partition
-            asked[partition.topic][stage.numbers[entry.place]] = (partition, entry.key_identity)
+            asked[partition.topic][stage.numbers[entry.place]] = (partition, entry.key_values)
     found: dict[Key, int] = {}
     for part in stage.tables:
         if part.key and part.table in asked:
             key_of = asked[part.table]
-            keys = part.keys(key_of)
-            with view(con, "#asked", keys.rows):
-                table, match = quote(part.table), _matching(keys.key, keys.rows)
-                rows = run(con, f'SELECT r."{keys.number}", t._offset FROM "#asked" AS r JOIN {table} AS t ON {match}')
-            found |= {key_of[number]: offset for number, offset in rows}
+            offsets = offsets_of(con, part.table, part.keys(key_of))
+            found |= {key_of[number]: offset for number, offset in offsets.items()}
     return found
+
+
+def offsets_of(con: Connection, table: str, keys: TableKeys) -> dict[int, int]:
+    """The ``_offset`` of the row of each of *keys*, by its number; those without a row are absent."""
+    with view(con, "#asked", keys.rows):
+        match = _matching(keys.key, keys.rows)
+        return dict(
+            run(con, f'SELECT r."{keys.number}", t._offset FROM "#asked" AS r JOIN {quote(table)} AS t ON {match}')
+        )
 
 
 def _delete(con: Connection, name: str, keys: pa.Table | None, rows: TableRows) -> int:

@@ -13,7 +13,6 @@ Invariants
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from ..schemas.types import quote
 from . import ledger
 from .atomic import Entry
 from .batch import Batch, SchemaChange, Stage, TableRows
-from .checks import Seen, Stored
+from .checks import Held, Seen, Stored
 from .conditions import Operation, decide
 from .dbfile import (
     FORMAT,
@@ -38,12 +37,15 @@ from .dbfile import (
     SYSTEM_TABLES,
     Limits,
     StoredTable,
+    check_room,
     claim,
+    held_partitions,
     identity,
     open_file,
     release,
     stored_tables,
 )
+from .derived import Derived, derived_tables
 from .gate import Gate
 from .reads import one_line
 from .rows import versions, write
@@ -186,10 +188,13 @@ class Store:
             for topic, p, id_, count, next_, caught_up, low, high, applied, last, digest, epoch in rows
         }
 
+    def derived(self) -> dict[str, Derived]:
+        """The tables in it that are no replicas."""
+        return derived_tables(self._con)
+
     def held(self, partitions: Collection[TopicPartition]) -> list[Entry]:
-        """The records of *partitions* that are held back, by place."""
-        framed = {name for name, table in self.tables().items() if table.key_encoding == "avro"}
-        return ledger.held(self._con, partitions, framed)
+        """The records of *partitions* that are held back, by place; what their keys say is not in the store."""
+        return ledger.held(self._con, partitions)
 
     def settled(self, transactions: Collection[str]) -> set[str]:
         """Those of *transactions* that the store remembers to have decided on."""
@@ -218,14 +223,22 @@ class Store:
 
     def add_partitions(self, table: Table, starts: Position, late: Position) -> None:
         """Begin to follow partitions of *table*, each at its offset in *starts*. Below *late*: see :meth:`rejoin`."""
+        self.begin_as({tp: Held(table.topic_id, n, n, range(n, late.get(tp, 0))) for tp, n in starts.items()})
+
+    def begin_as(self, held: Mapping[TopicPartition, Held]) -> None:
+        """Begin to follow partitions where another store began, whatever it has read since."""
         now = _now_ms()
         rows = [
-            [tp.topic, tp.partition, table.topic_id, offset, offset, now, offset, offset, late.get(tp, 0)]
-            for tp, offset in starts.items()
+            [*tp, each.topic_id, each.first, each.first, now, each.first, each.late.start, each.late.stop]
+            for tp, each in held.items()
         ]
         with self._transaction():
             sql = "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?, ?, 0, 0, ?, ?)"
             self._con.executemany(sql, rows).fetchall()
+
+    def begun(self) -> dict[TopicPartition, Held]:
+        """Where each partition began, whether its table is made yet or not."""
+        return held_partitions(self._con)
 
     def rejoin(self, late: Position) -> None:
         """These partitions were not read while others were: of a transaction with a record from here up to
@@ -316,10 +329,9 @@ class Store:
         """The rows of *stage*, those left out that its conditions and operation ids forbid. What that
         comes to is noted in *batch*, and written down."""
         entries = [entry for unit in stage.units for entry in unit.entries]
-        keyless = {part.table for part in stage.tables if not part.key}
         known = ledger.known(self._con, entries)
         known += [op for op in batch.operations if op.kind == "op"]  # of the stages before: not written down yet
-        verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled, keyless)
+        verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled)
         without: dict[str, list[int]] = defaultdict(list)
         for verdict in verdicts:
             batch.operations += verdict.operations
@@ -400,17 +412,10 @@ class Store:
     def _make_room(self, nbytes: int) -> None:
         """StoreFull, unless it is the readers who take the room: their spilled queries are interrupted."""
         try:
-            self._check_room(nbytes)
+            check_room(self.path, self.limits, nbytes)
         except StoreFull:
             with self._gate.closed(grace_s=_SQUEEZED_S):
-                self._check_room(nbytes)
-
-    def _check_room(self, nbytes: int) -> None:
-        # A batch is in the WAL and, after a checkpoint, in the file: twice its Arrow size is ample.
-        needed = 2 * nbytes + self.limits.head_room
-        free = shutil.disk_usage(self.path.parent).free
-        if free < needed:
-            raise StoreFull(str(self.path), f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
+                check_room(self.path, self.limits, nbytes)
 
 
 def _now_ms() -> int:

@@ -17,6 +17,7 @@ import duckdb
 from ..schemas.errors import ReadError, StoreFailed, StoreFormat
 from ..schemas.position import Position
 from .dbfile import Limits, StoredTable, identity, open_file, stored_tables
+from .derived import Derived, derived_tables
 from .reads import Params, Reading, one_line, parse, positions, run
 from .result import Result
 
@@ -67,6 +68,10 @@ class StoreFile:
 
     def tables(self) -> dict[str, StoredTable]:
         return stored_tables(self._con)
+
+    def derived(self) -> dict[str, Derived]:
+        """The tables in it that are no replicas."""
+        return derived_tables(self._con)
 
     @property
     def position(self) -> Position:

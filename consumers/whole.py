@@ -18,19 +18,18 @@ from typing import NamedTuple
 
 from ..schemas.headers import Manifest, Marks
 from ..schemas.position import TopicPartition
-from .atomic import Identity, Place, key_identity
+from .atomic import Identity, KeyValues, Place
 
 
 class Labelled(NamedTuple):
-    """Records of one topic, a list for each fact. *marks* are of those that say more than their
-    transaction's id, by index; *framed*: see :class:`Entry`."""
+    """Records of one topic, a list for each fact. *keys* are what each key says, see :class:`Entry`; *marks* are
+    of those that say more than their transaction's id, by index."""
 
     partitions: Sequence[int]
     offsets: Sequence[int]
-    keys: Sequence[bytes | None]
+    keys: Sequence[KeyValues | None]
     txs: Sequence[str | None]
     marks: Mapping[int, Marks]
-    framed: bool
 
 
 @dataclass
@@ -105,8 +104,7 @@ def _unfit(topics: Mapping[str, Labelled], position: Container[TopicPartition]) 
 
 def _sharing(topic: str, records: Labelled, held: Container[Identity] | None) -> set[int]:
     """The records whose key another record at hand has too, or one that is held back."""
-    identities = [key if key is None else key_identity(key, records.framed) for key in records.keys]
-    keys = list(zip(records.partitions, identities, strict=True))
+    keys = list(zip(records.partitions, records.keys, strict=True))
     again = {key for key, count in Counter(keys).items() if count > 1}
     if held is None:
         return {i for i, key in enumerate(keys) if key in again and key[1] is not None} if again else set()

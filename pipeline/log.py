@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..producers.again import AgainWriter
 from ..producers.bulk import BulkOptions, BulkWriter
 from ..producers.options import ProducerOptions
 from ..producers.producer import Producer
@@ -195,6 +196,11 @@ class Log:
         """A writer of whole chunks of encoded rows, for imports. The newest of an *id* fences the older ones."""
         self._process.check()
         return BulkWriter(self._config, id, options)
+
+    def again_writer(self, id: str) -> AgainWriter:
+        """A writer of records of the log, once more. The newest of an *id* fences the older ones."""
+        self._process.check()
+        return AgainWriter(self._config, id)
 
     def make_topic(self, name: str, partitions: int, settings: Mapping[str, str]) -> bool:
         """Make a topic that is no table; False if it is there already."""

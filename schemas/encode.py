@@ -376,7 +376,9 @@ def _decimal(type_: Type) -> Put:
         if not -limit < unscaled < limit:
             raise Refused(value, f"more than {type_.precision} digits at {scale} after the point")
         if size is None:
-            _put_sized(out, unscaled.to_bytes(unscaled.bit_length() // 8 + 1, signed=True))
+            # The fewest bytes in two's complement, as Java writes them: a key's bytes pick its partition.
+            bits = (~unscaled if unscaled < 0 else unscaled).bit_length()
+            _put_sized(out, unscaled.to_bytes(bits // 8 + 1, signed=True))
         else:
             out += unscaled.to_bytes(size, signed=True)
 

@@ -12,8 +12,10 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   ├── InvalidRow  BadKeyFile  BadConfig  BadUsers  UnsafeDoor
     │   ├── BadInput  LoadedOtherwise
     │   ├── UnknownBackup  StoreInTheWay
+    │   ├── BadTransform
     │   └── TransactionTooLarge
     ├── BadLine                     a line of an input is no row
+    ├── TransformFailed             a function of the caller's failed on a row
     ├── LogError                    the log, or the way to it
     │   ├── LogUnavailable          bounded wait ended
     │   ├── DeliveryFailed          a write was not acknowledged
@@ -25,11 +27,12 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   └── BrokerError             the local broker
     ├── TableStopped                a replica cannot go on with one table
     │   ├── RetentionLost  TopicRecreated  LogTruncated  PartitionsChanged
-    │   ├── PartialStart  TombstonesLost  KeyChanged
+    │   ├── PartialStart  TombstonesLost  KeyChanged  DerivedTable
     │   └── TornTransaction  PendingFull  SplitTransaction
     ├── StoreError                  the replica's file
     │   ├── StoreLocked  StoreFormat  WrongCluster  StoreFull  StoreFailed
-    │   └── AuditFailed             an account that does not add up
+    │   ├── AuditFailed             an account that does not add up
+    │   └── ReplayedWrong           a replay that was not put in place
     ├── ArchiveError                the archive's files, in an object store
     │   ├── ArchiveUnavailable  ArchiveDamaged  WrongArchive
     │   ├── WrongKey
@@ -332,6 +335,33 @@ class LoadedOtherwise(UsageError):
         return f"{self.source}: table {self.table!r} {self.why}"
 
 
+@dataclass(eq=False)
+class BadTransform(UsageError):
+    """What was named as a transform is no function that can be called."""
+
+    name: str
+    why: str
+    hint: str = "name it module:function; the module is looked for in this folder too"
+
+    def what(self) -> str:
+        return f"transform {self.name!r}: {self.why}"
+
+
+@dataclass(eq=False)
+class TransformFailed(MerganserError):
+    """A function of the caller's raised, or returned what is no row. Nothing was put in place."""
+
+    name: str
+    table: str
+    partition: int
+    offset: int
+    why: str
+    hint: str = "docs/replay.md tells what a transform gets and returns; mend it and run the same again"
+
+    def what(self) -> str:
+        return f"transform {self.name} failed on {self.table}/{self.partition} at offset {self.offset}: {self.why}"
+
+
 # -- the log ---------------------------------------------------------------------------------
 
 
@@ -512,6 +542,13 @@ class PartialStart(TableStopped):
 
 
 @dataclass(eq=False)
+class DerivedTable(TableStopped):
+    """The store holds a derived table in the place, or of the name, of a replica: it is not kept up."""
+
+    hint: str = "`merganser replay TABLE --drop` removes it, and the log fills the table again; or replay it anew"
+
+
+@dataclass(eq=False)
 class TornTransaction(TableStopped):
     """Part of a committed transaction is missing from the log: it can be shown neither whole nor in part."""
 
@@ -611,6 +648,18 @@ class AuditFailed(StoreError):
 
     def what(self) -> str:
         return f"the account of store {self.path} is off: {self.why}"
+
+
+@dataclass(eq=False)
+class ReplayedWrong(StoreError):
+    """What was replayed does not add up. It was not put in place."""
+
+    path: str
+    why: str
+    hint: str = "run it again; `merganser audit --log` and `archive check` tell whether the log is what it was"
+
+    def what(self) -> str:
+        return f"the replay of store {self.path} is wrong: {self.why}"
 
 
 # -- the archive -----------------------------------------------------------------------------

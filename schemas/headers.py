@@ -6,6 +6,7 @@
 | ``merganser-if`` | a conditional write | ``absent``, ``present`` or ``version:OFFSET`` |
 | ``merganser-op`` | a write that may be repeated | the operation id; a record may have several |
 | ``merganser-resolve`` | a decision on the torn transaction ``merganser-tx``, no row | ``apply`` or ``discard`` |
+| ``merganser-origin`` | a record that was published again | ``CLUSTER TOPIC_ID TOPIC/PARTITION@OFFSET`` |
 
 A manifest is the number of records that the transaction has in each partition it writes to, of every
 topic, in a Position's text form: ``orders/0:3,stock/1:1``. All text is UTF-8, and so to be read with
@@ -13,12 +14,16 @@ any Kafka tool.
 
 ``ID MANIFEST guarded`` says besides that some record of the transaction has a condition or an operation id.
 
+An origin is the record that this one repeats: the cluster's id, the topic's id, and the record's own offset (not
+the next one). It is information only: no replica decides anything by it, and what is no origin spoils no record.
+
 Invariant: what :func:`encode` wrote, :func:`decode` reads back equal; other text under these names is
-:class:`BadHeader`, never half understood.
+:class:`BadHeader`, never half understood. The same holds of ``str(Origin)`` and :meth:`Origin.parse`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -30,7 +35,9 @@ TX = "merganser-tx"
 IF = "merganser-if"
 OP = "merganser-op"
 RESOLVE = "merganser-resolve"
+ORIGIN = "merganser-origin"
 
+#: Those that say what a record means.
 _OURS = (TX, IF, OP, RESOLVE)
 
 Resolution = Literal["apply", "discard"]
@@ -71,6 +78,45 @@ class Marks:
     resolution: Resolution | None = None
     guarded: bool = False
     """Beside a manifest: some record of the transaction has a condition or an operation id."""
+
+
+#: A cluster's id is any visible ASCII, a topic's id a UUID in Kafka's letters; numbers have one spelling.
+_NUMBER = "(0|[1-9][0-9]{0,17})"
+_ORIGIN = re.compile(rf"([!-~]{{1,200}}) ([0-9A-Za-z_-]{{1,64}}) ([0-9A-Za-z._-]{{1,249}})/{_NUMBER}@{_NUMBER}")
+
+
+class Origin(NamedTuple):
+    """Where the record that another repeats lies. ``str`` gives the header's text, the only one that it has."""
+
+    cluster_id: str
+    topic_id: str
+    partition: TopicPartition
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.cluster_id} {self.topic_id} {self.partition}@{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Origin:
+        """The origin that *text* spells; BadHeader if it spells none."""
+        found = _ORIGIN.fullmatch(text)
+        if found is None:
+            raise BadHeader(f"header {ORIGIN} is none of CLUSTER TOPIC_ID TOPIC/PARTITION@OFFSET but {text[:80]!r}")
+        cluster_id, topic_id, topic, partition, offset = found.groups()
+        return cls(cluster_id, topic_id, TopicPartition(topic, int(partition)), int(offset))
+
+    @property
+    def header(self) -> tuple[str, bytes]:
+        """As a record carries it."""
+        return ORIGIN, str(self).encode()
+
+
+def origin(headers: Headers) -> Origin | None:
+    """The origin that *headers* name; None if they name none. BadHeader if they name two, or what is none."""
+    named = [value for name, value in headers if name == ORIGIN]
+    if len(named) > 1:
+        raise BadHeader(f"header {ORIGIN} comes {len(named)} times")
+    return Origin.parse(_text(ORIGIN, named[0])) if named else None
 
 
 def encode(marks: Marks) -> list[tuple[str, bytes]]:

@@ -23,11 +23,38 @@ CACHE = CHECKOUT / ".merganser"
 
 settings.register_profile("steady", derandomize=True)
 
+#: Files that take longest for the number of their tests.
+LONG = (
+    "test_crash",
+    "test_broker_life",
+    "test_history",
+    "test_store_failures",
+    "test_transaction_outage",
+    "test_split_group",
+    "test_bad_records",
+    "test_shop",
+    "test_broker_outage",
+    "test_lost_logs",
+    "test_archive_kafka",
+    "test_kill",
+    "test_drill",
+    "test_import",
+    "test_live",
+)
+
 
 def pytest_configure() -> None:
     from merganser.pipeline.broker import user_jars
 
     os.environ.setdefault("MERGANSER_JARS", str(user_jars()))
+    # Brokers that live for minutes: what Java's second compiler takes, they never get back.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, or one worker is busy with it when the others are done."""
+    rank = {name: n for n, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,17 +87,22 @@ def broker(merganser_home: Path) -> Iterator[str]:
     yield LocalBroker(merganser_home).start().bootstrap_servers
 
 
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    """A broker that the test may kill."""
+@pytest.fixture(scope="session")
+def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     from merganser.pipeline.broker import LocalBroker
 
-    broker = LocalBroker(tmp_path / "home")
+    broker = LocalBroker(tmp_path_factory.mktemp("spare"))
     try:
-        broker.start()
         yield broker
     finally:
         broker.stop()
+
+
+@pytest.fixture
+def own_broker(spare: LocalBroker) -> LocalBroker:
+    """A running broker that the test may kill: the next one starts it again. Name topics uniquely."""
+    spare.start()
+    return spare
 
 
 def _container() -> Iterator[str]:

@@ -5,11 +5,13 @@ Invariants
   on, without a gap, to what Kafka still holds.
 - A partition is read from one of both at a time, and changes at the offset that it stands at: no record comes
   twice, none is left out. It goes up once Kafka has the next record, and down again if retention was faster.
+- What neither of both has is a Problem, once an archiver has had the time to publish what it may still hold.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection
 from typing import Protocol
 
@@ -23,6 +25,9 @@ from ...schemas.table import SchemaVersion, Table
 from .log import ArchiveLog
 
 _log = logging.getLogger("merganser.apply")
+
+#: How long the archive may end below Kafka's beginning. An archiver closes a segment after one minute.
+STRANDED_S = 300.0
 
 
 class Live(Log, Protocol):
@@ -105,9 +110,10 @@ class BridgedReader:
         self._starts: dict[TopicPartition, int] = {}  # Kafka's, as last seen, of those that are read below
         self._paused: set[TopicPartition] = set()
         self._refused: list[Problem] = []  # of Kafka's, and not looked at yet
+        self._stranded: dict[TopicPartition, float] = {}  # what neither of both has more of, and since when
 
     def assign(self, position: Position) -> None:
-        self._paused, self._refused = set(), []
+        self._paused, self._refused, self._stranded = set(), [], {}
         first, starts = self._log.starts(position), self._log.live.starts(position)
         below = {tp: n for tp, n in position.items() if first.get(tp, 0) <= n < starts.get(tp, 0)}
         self._starts = {tp: starts[tp] for tp in below}
@@ -149,6 +155,7 @@ class BridgedReader:
         self._advance(poll)
         self._refused = [problem for problem in poll.problems if problem.partition in self._next]
         poll.problems = gone + [problem for problem in poll.problems if problem.partition not in self._next]
+        poll.problems += self._given_up()
         return poll
 
     def known_ends(self) -> Position:
@@ -211,6 +218,16 @@ class BridgedReader:
             self._lower.pause(self._paused & self._starts.keys())
             self._assign_upper()
         return [problem for tp, problem in asked.items() if tp not in below]
+
+    def _given_up(self) -> list[Problem]:
+        """The partitions whose next record neither of both has had for long. Each is told once."""
+        stand, ends, now_s = self._lower.position, self._lower.known_ends(), time.monotonic()
+        nowhere = {tp for tp, start in self._starts.items() if ends.get(tp, 0) <= stand[tp] < start}
+        self._stranded = {tp: self._stranded.get(tp, now_s) for tp in nowhere}
+        lost = [tp for tp, since_s in self._stranded.items() if now_s - since_s >= STRANDED_S]
+        self._stranded |= dict.fromkeys(lost, float("inf"))
+        why = "the archive ends at {}, Kafka begins at {}: nobody has what lies between, or it is not published yet"
+        return [Problem(tp, why.format(ends[tp], self._starts[tp])) for tp in lost]
 
     def _assign_upper(self) -> None:
         self._upper.assign(Position(self._next))

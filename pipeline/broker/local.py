@@ -25,13 +25,14 @@ from .admin import Admin
 from .config import Cluster, Node
 from .home import Folders, merganser_home
 from .jars import ensure_jars, kafka_version, locked_jars
-from .java import command, run
+from .java import class_cache, command, run
 from .logs import last_words
 from .progress import Progress, stderr_progress
 
 TURN_WAIT_S = 600  # another starter may be fetching jars over a slow line
 ANSWER_WAIT_S = 3
 PATIENCE_S = 0.5
+MAKING_WAIT_S = 180  # a recorded node writes its classes when it ends, for six seconds on a machine at rest
 PORT_WAIT_S = 3  # a node that was just killed holds its ports until the kernel has cleared it away
 PORTS = range(20_000, 30_000)  # below the ports that systems hand out to clients, so that they stay ours
 MAIN_CLASS = "kafka.Kafka"
@@ -119,6 +120,7 @@ class LocalBroker:
     ) -> tuple[Cluster, dict[int, int]]:
         pinned = locked_jars()
         jars = ensure_jars(pinned, self._folders.jars, say)
+        _ensure_class_cache(jars, say)
         if cluster is None:
             say.say(f"formatting {brokers} node(s) in {self._folders.broker}")
             cluster = self._format(plan(brokers, kafka_version(pinned)), jars)
@@ -131,7 +133,7 @@ class LocalBroker:
         started: dict[int, int] = {}
         try:
             for node in asleep:
-                started[node.id] = self._spawn(cluster, node, jars)
+                started[node.id] = self._spawn(cluster, node, jars, class_cache(jars).flags())
                 self._remember({**pids, **started})
             self._await_answer(cluster, {**pids, **started}, logs_from, wait_s)
         except BrokerError:
@@ -165,7 +167,21 @@ class LocalBroker:
             raise BrokerError(f"formatting node {node.id} failed: {last_words('', done.stdout + done.stderr)}")
         properties.unlink()
 
-    def _spawn(self, cluster: Cluster, node: Node, jars: Sequence[Path]) -> int:
+    def record(self, jars: Sequence[Path], classes: Path) -> None:
+        """Start and stop a node of a new home, and leave what it loaded in the file *classes*; BrokerError."""
+        self._folders.broker.mkdir(parents=True)
+        cluster = self._format(plan(1, kafka_version(locked_jars())), jars)
+        (node,) = cluster.nodes
+        pids = {node.id: self._spawn(cluster, node, jars, ["-XX:TieredStopAtLevel=4", f"-XX:AOTCacheOutput={classes}"])}
+        try:
+            self._await_answer(cluster, pids, {}, MAKING_WAIT_S)
+        except BaseException:
+            self._end(pids, wait_s=0)
+            raise
+        for killed in self._end(pids, MAKING_WAIT_S):
+            raise BrokerError(killed)
+
+    def _spawn(self, cluster: Cluster, node: Node, jars: Sequence[Path], flags: Sequence[str]) -> int:
         at = self._folders
         properties, log4j = at.config(node.id), at.log4j(node.id)
         for folder in (properties.parent, at.log(node.id).parent, at.tmp):
@@ -173,7 +189,7 @@ class LocalBroker:
         server = config.server_properties(cluster, node, at.node_data(node.id))
         _write_whole(properties, config.render(server))
         _write_whole(log4j, config.render(config.log4j2_properties(at.log(node.id))))
-        flags = [*config.heap_flags(len(cluster.nodes)), f"-Dlog4j2.configurationFile={log4j}"]
+        flags = [*config.heap_flags(len(cluster.nodes)), f"-Dlog4j2.configurationFile={log4j}", *flags]
         line = command(jars, at.tmp, flags, MAIN_CLASS, str(properties))
         return process.spawn(line, at.console(node.id), cwd=at.broker)
 
@@ -289,6 +305,24 @@ class LocalBroker:
 def ensure_local_broker() -> str:
     """The bootstrap servers of this home's broker, which is started if it does not run."""
     return LocalBroker().start(progress=stderr_progress()).bootstrap_servers
+
+
+def _ensure_class_cache(jars: Sequence[Path], say: Progress) -> None:
+    """Make the cache of Kafka's classes, unless it is there or could not be made before."""
+    cache, why = class_cache(jars), None
+    if cache.settled:
+        return
+    waiting = "waiting for another process that prepares Kafka"
+    try:
+        with process.exclusive(cache.lock, TURN_WAIT_S, lambda: say.say(waiting)):
+            if not cache.settled:
+                say.say("preparing quick starts of Apache Kafka, once")
+                with tempfile.TemporaryDirectory(prefix="merganser-") as home:
+                    why = cache.make(partial(LocalBroker(Path(home)).record, jars))
+    except OSError as error:  # the jars may lie where only others write
+        why = str(error)
+    if why is not None:
+        say.say(f"no quick starts, so Kafka takes some seconds more each time: {why}")
 
 
 def plan(brokers: int, version: str) -> Cluster:

@@ -19,7 +19,9 @@ from . import (
     broker,
     demo,
     loading,
+    quarantine,
     query,
+    replay,
     replica,
     restore,
     rows,
@@ -59,6 +61,8 @@ restore.register(app)
 verify.register(app)
 snapshot.register(app)
 app.add_typer(user.app, name="user")
+replay.register(app)
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def _version(wanted: bool) -> None:

@@ -45,6 +45,7 @@ def audit(
     with StoreFile(store) as found:
         with found.reading() as cursor:
             accounts = audit_store(cursor)
+        derived = sorted(found.derived())
         path, cluster_id, group = str(found.path), found.cluster_id, found.group
     if log:
         with open_log(bootstrap_servers, registry, timeout) as kafka:
@@ -56,6 +57,8 @@ def audit(
             emit_json(fields(account))
     else:
         show(accounts, log)
+        if derived:
+            say(f"left out, since no log accounts for them: derived tables {', '.join(derived)}")
     wrong = [line for account in accounts for line in account.wrong]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""

@@ -25,7 +25,8 @@ class Bars:
             from .output import console
 
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-            self._bars = RichBars(*columns, TimeRemainingColumn(), console=console(err=True))
+            rate = TextColumn("{task.fields[rate]}")
+            self._bars = RichBars(*columns, rate, TimeRemainingColumn(), console=console(err=True))
             self._bars.start()
         return self
 
@@ -37,8 +38,11 @@ class Bars:
 
     def begin(self, what: str, total: int) -> None:
         if self._bars is not None:
-            self._task = self._bars.add_task(what, total=max(total, 1))
+            self._task = self._bars.add_task(what, total=max(total, 1), rate="")
 
     def advance(self, by: int) -> None:
         if self._bars is not None:
             self._bars.advance(self._task, by)
+            speed = self._bars.tasks[self._task].speed  # over the last half minute; a TaskID is its index here
+            if speed is not None:
+                self._bars.update(self._task, rate=f"{speed:,.0f}/s")

@@ -11,6 +11,7 @@ import typer
 from ...schemas.errors import MerganserError
 
 if TYPE_CHECKING:
+    from ..archive.archive import Archive
     from ..log import Log
 
 
@@ -56,6 +57,7 @@ ArchiveUrl = Annotated[
 KeyFile = Annotated[
     Path | None, option("--key-file", "File with the key of an encrypted archive (64 hex digits).", dir_okay=False)
 ]
+Execute = Annotated[bool, option("--execute", "Do it. Without this, only say what would be done.")]
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
 
 TheArchive = Annotated[
@@ -95,6 +97,19 @@ def open_log_if_there(servers: str | None, registry: str | None, timeout_s: floa
         return connect(servers, registry=registry, timeout_s=timeout_s) if servers else None
     except LogError:
         return None
+
+
+def open_log_above(archive: Archive, servers: str | None, registry: str | None, timeout_s: float) -> Log | None:
+    """The log that *archive* is of, if it answers; None, and it is said, if the archive has to do alone."""
+    from .output import say
+
+    log = open_log_if_there(servers, registry, timeout_s)
+    if log is None:
+        say("Kafka does not answer: the archive alone is used")
+    elif not servers and log.cluster_id != archive.cluster_id():
+        log.close()  # a local broker that has nothing to do with it
+        return None
+    return log
 
 
 def open_log(servers: str | None, registry: str | None, timeout_s: float) -> Log:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,14 +17,10 @@ from .options import (
     TheArchive,
     Timeout,
     comma_separated,
-    open_log_if_there,
+    open_log_above,
     option,
 )
 from .output import count, emit, emit_json, say
-
-if TYPE_CHECKING:
-    from ..archive.archive import Archive
-    from ..log import Log
 
 To = Annotated[str, option("--to", "latest, a position (orders/0:120,orders/1:98), or a time (2026-01-31T12:00:00Z).")]
 SomeTables = Annotated[str | None, option("--tables", "Only these tables, comma-separated.")]
@@ -66,7 +62,7 @@ def restore(
     from .bars import Bars
 
     place = open_archive(archive, key_file)
-    log = _log(place, bootstrap_servers, registry, timeout)
+    log = open_log_above(place, bootstrap_servers, registry, timeout)
     try:
         origin = Origin(place, log)
         plan = origin.plan(Wish(to, tuple(comma_separated(tables)), base))
@@ -88,13 +84,3 @@ def restore(
         say(f"digests are those of backup {done.compared}")
     if done.aside is not None:
         say(f"the store that was there is now {done.aside}")
-
-
-def _log(archive: Archive, servers: str | None, registry: str | None, timeout_s: float) -> Log | None:
-    log = open_log_if_there(servers, registry, timeout_s)
-    if log is None:
-        say("Kafka does not answer: the archive alone is used")
-    elif not servers and log.cluster_id != archive.cluster_id():
-        log.close()  # a local broker that has nothing to do with it
-        return None
-    return log

@@ -14,6 +14,7 @@ from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Timeout, o
 from .output import emit, emit_json, emit_table
 
 if TYPE_CHECKING:
+    from ...consumers.derived import Derived
     from ...consumers.storefile import StoreFile
 
 
@@ -67,6 +68,7 @@ def _of_store(store: Path, bootstrap_servers: str | None, registry: str | None, 
                     "cluster": found.cluster_id,
                     "position": str(found.position),
                     "tables": facts,
+                    "derived": [_derived(each) for each in found.derived().values()],
                 }
             )
         else:
@@ -103,6 +105,18 @@ def _facts(store: StoreFile, table: str, ends: Position | None) -> dict[str, Any
     }
 
 
+def _derived(table: Derived) -> dict[str, Any]:
+    return {
+        "table": table.name,
+        "source": table.source,
+        "from": str(table.since),
+        "to": str(table.until),
+        "transform": table.transform or None,
+        "rows": table.rows,
+        "whole": table.whole,
+    }
+
+
 def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
     emit(f"store {store.path}, group {store.group}, cluster {store.cluster_id}")
     names = ["table", "partitions", "applied", "lag", "quarantined", "pending"]
@@ -110,6 +124,9 @@ def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
         (*("?" if fact[name] is None else fact[name] for name in names), fact["stopped"] or "follows") for fact in facts
     ]
     emit_table([*names, "state"], rows, numeric=names[1:])
+    for table in store.derived().values():
+        made = "a replay of it was killed" if not table.whole else f"{table.rows:,} rows, {table.made_of}"
+        emit(f"{table.name}: derived from {table.source}, {made}")
     emit(f"position {store.position}")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from ...schemas.errors import BadPosition, LogUnavailable, NotRestorable, UnknownTable, UsageError, WrongArchive
 from ...schemas.position import Position, TopicPartition
@@ -14,12 +12,11 @@ from ..archive.log import ArchiveLog
 from ..backup.catalog import all_whole, find
 from ..backup.manifest import Backup
 from ..log import Log
+from ..moments import is_time, time_ms
 from .plan import Covered, Live, RestorePlan, Segment, Sources, plan_restore
 
 LATEST = "latest"
 NO_BASE = "none"
-
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True)
@@ -151,8 +148,8 @@ def _meant(to: str) -> tuple[int | None, Position | None]:
     """The time in milliseconds, or the position, that *to* spells; neither is ``latest``. UsageError."""
     if to == LATEST:
         return None, None
-    if _TIME.match(to):
-        return _time_ms(to), None
+    if is_time(to):
+        return time_ms(to), None
     try:
         position = Position.parse(to)
     except BadPosition:
@@ -160,14 +157,3 @@ def _meant(to: str) -> tuple[int | None, Position | None]:
     if not position:
         raise UsageError(f"--to is latest, a position (orders/0:120,orders/1:98) or a time, not {to!r}")
     return None, position
-
-
-def _time_ms(text: str) -> int:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"not a time: {text!r}; it reads like 2026-01-31T12:00:00Z") from None
-    if time.tzinfo is None:
-        raise UsageError(f"time {text!r} has no zone: end it with Z for UTC, or with an offset like +01:00")
-    # Up: a record counts from the first whole millisecond at or after the time.
-    return -int(-time.timestamp() * 1000 // 1)

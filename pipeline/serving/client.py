@@ -30,6 +30,7 @@ from ...schemas.errors import MerganserError, NoReplica, NotFreshEnough, Service
 from ...schemas.kafka import Deadline
 from ...schemas.position import Position
 from ...schemas.types import quote
+from .alive import ANSWER_S, watchful
 from .marks import APPLIED, POSITION, TYPES
 from .params import spelled
 
@@ -91,14 +92,9 @@ class Client:
         if not self._addresses:
             raise UsageError("a client needs an address: http://host:8080")
         self._headers = {"Accept": "application/vnd.apache.arrow.stream", **_authorization(auth)}
-        self._http = urllib3.PoolManager(
-            num_pools=max(4, len(self._addresses)),
-            maxsize=16,
-            retries=False,
-            ca_certs=None if ca is None else str(ca),
-            cert_reqs="CERT_REQUIRED",
-            ssl_minimum_version=ssl.TLSVersion.TLSv1_2,
-        )
+        self._probes, self._http = self._pools(ca), self._pools(ca)
+        if len(self._addresses) > 1:  # else there is nobody else to ask
+            watchful(self._http, self._alive)
         self._lock = threading.Lock()
         self._seen = Position()
         self._shunned: dict[str, float] = {}
@@ -184,6 +180,7 @@ class Client:
 
     def close(self) -> None:
         self._http.clear()
+        self._probes.clear()
 
     def __enter__(self) -> Client:
         return self
@@ -246,6 +243,23 @@ class Client:
             with self._lock:
                 self._keys[table] = known
         return known
+
+    def _pools(self, ca: str | Path | None) -> urllib3.PoolManager:
+        return urllib3.PoolManager(
+            num_pools=max(4, len(self._addresses)),
+            maxsize=16,
+            retries=False,
+            ca_certs=None if ca is None else str(ca),
+            cert_reqs="CERT_REQUIRED",
+            ssl_minimum_version=ssl.TLSVersion.TLSv1_2,
+        )
+
+    def _alive(self, url: str) -> bool:
+        """Whether a node says anything at all."""
+        try:
+            return self._probes.request("GET", url + "/livez", timeout=ANSWER_S).status > 0
+        except urllib3.exceptions.HTTPError:
+            return False
 
     # -- which address -----------------------------------------------------------------------
 

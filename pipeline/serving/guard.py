@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from ...consumers.reads import Goal
 from ...consumers.replica import Replica
-from ...schemas.errors import BadQuery, MerganserError, QueryCancelled, TooBusy
+from ...schemas.errors import BadQuery, QueryCancelled, TooBusy
 from ...schemas.kafka import Deadline
 from .answer import Answer, Running, told
 from .ask import Ask, ServingLimits
@@ -93,7 +93,7 @@ class Guard:
         self._enter()
         try:
             answer = self._answer(ask, tables, deadline, gone or threading.Event())
-        except MerganserError as error:
+        except BaseException as error:
             turned_away = isinstance(error, (BadQuery, TooBusy))
             self._note(began_s, refused=turned_away, failed=not turned_away)
             raise

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import merganser as mg
+from merganser.pipeline.archive import bridged as bridged_module
 from merganser.pipeline.archive import log as log_module
 from merganser.pipeline.archive.archive import Archive, open_archive
 from merganser.pipeline.archive.bounded import BoundedLog
@@ -291,6 +292,25 @@ def test_retention_may_go_on_at_any_time(tmp_path_factory: pytest.TempPathFactor
         if all(told.get(tp) == ends[tp] for tp in PLACES):
             break
     assert seen == {tp: [record[1] for record in found] for tp, found in whole.items()}
+
+
+@both_ways
+def test_what_neither_of_both_has_any_more_is_told_and_waited_for_no_longer(
+    naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody archives, and the log loses what it has alone, while a replica reads the archive."""
+    monkeypatch.setattr(bridged_module, "STRANDED_S", float("inf") if naive else 0.0)
+    log, archive = archived(tmp_path)
+    log.trim("t", 0, 5)
+    reader = archive.under(log).reader("g")
+    reader.assign(Position(dict.fromkeys(PLACES, 0)))
+    extend(log, 50, random.Random(2))
+    end = archive.log().ends(PLACES)[PLACES[0]]
+    log.trim("t", 0, end + 3)
+    problems = [problem for _ in range(50) for problem in reader.poll(100, 0).problems]
+    with caught(naive):
+        assert [problem.partition for problem in problems] == [PLACES[0]]
+        assert f"the archive ends at {end}, Kafka begins at {end + 3}" in problems[0].why
 
 
 def test_a_replica_behind_retention_is_filled_from_the_archive(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from merganser.pipeline.broker import config, jars, process
+from merganser.pipeline.broker.classcache import ClassCache
 from merganser.pipeline.broker.config import Cluster, Node
 from merganser.pipeline.broker.home import Folders, merganser_home
 from merganser.pipeline.broker.jars import Jar
+from merganser.pipeline.broker.java import java
 from merganser.pipeline.broker.local import free_ports, plan
 from merganser.pipeline.broker.lock import render_lock
 from merganser.pipeline.broker.logs import last_words
@@ -246,6 +250,62 @@ JVM = "Unrecognized VM option 'Quick'\nError: Could not create the Java Virtual 
 )
 def test_a_crash_is_told_by_the_line_that_says_most(log: str, console: str, words: str) -> None:
     assert last_words(log, console) == words
+
+
+# -- the class cache ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made_of(tmp_path: Path) -> Callable[[], ClassCache]:
+    for name in ("a.jar", "b.jar", "release"):
+        (tmp_path / name).write_bytes(name.encode())
+    return lambda: ClassCache([tmp_path / "a.jar", tmp_path / "b.jar"], tmp_path / "release")
+
+
+def write_classes(path: Path) -> None:
+    path.write_bytes(b"classes")
+
+
+def test_the_class_cache_is_used_as_it_was_made_or_not_at_all(made_of: Callable[[], ClassCache]) -> None:
+    cache = made_of()
+    assert not cache.settled and cache.flags() == []
+    assert cache.make(write_classes) is None
+    assert made_of().settled and made_of().flags()[0] == f"-XX:AOTCache={cache.path}"
+    cache.path.write_bytes(b"clasSes")
+    assert cache.flags() == [] and not cache.settled, "it is made again"
+    assert cache.make(write_classes) is None and cache.flags()
+    cache.path.unlink()
+    assert cache.flags() == [] and not cache.settled
+
+
+@pytest.mark.parametrize("changed", ["a.jar", "release"])
+def test_a_class_cache_of_other_jars_or_another_java_is_not_used(
+    made_of: Callable[[], ClassCache], tmp_path: Path, changed: str
+) -> None:
+    old = made_of()
+    old.make(write_classes)
+    (tmp_path / changed).write_bytes(b"another")
+    assert made_of().flags() == [] and not made_of().settled
+    made_of().make(write_classes)
+    assert made_of().flags() and not old.path.exists(), "one is kept"
+
+
+def test_a_class_cache_that_cannot_be_made_is_not_tried_each_time(made_of: Callable[[], ClassCache]) -> None:
+    def fails(path: Path) -> None:
+        path.write_bytes(b"a part")
+        raise BrokerError("Kafka did not start")
+
+    cache = made_of()
+    assert "Kafka did not start" in (cache.make(fails) or "")
+    assert cache.settled and cache.flags() == [] and not cache.path.exists()
+    assert "No such file" in (made_of().make(lambda path: None) or ""), "Java may write none"
+
+
+def test_java_passes_over_a_cache_that_it_cannot_use(made_of: Callable[[], ClassCache]) -> None:
+    cache = made_of()
+    cache.make(write_classes)
+    done = subprocess.run([java(), *cache.flags(), "-version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "" and "aot" not in done.stderr, done
 
 
 # -- taking turns ------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         *("merganser audit", "merganser replica run", "merganser tx resolve", "merganser import", "merganser export"),
         *("merganser restore", "merganser verify", "merganser snapshot-file"),
         *(f"merganser user {word}" for word in ("add", "list", "remove")),
+        *("merganser replay", "merganser quarantine list", "merganser quarantine retry"),
         *("merganser archive run", "merganser archive check"),
         *(f"merganser backup {word}" for word in ("create", "list", "verify", "expire")),
         *(f"merganser broker {word}" for word in ("start", "stop", "status")),

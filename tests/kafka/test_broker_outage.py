@@ -31,7 +31,7 @@ class Asker(threading.Thread):
     def run(self) -> None:
         while not self._stopping.wait(0.1):
             try:
-                self._log.versions("ducks-value")
+                self._log.versions("shot_ducks-value")
                 self.answers.append(self._log.ends([self._at])[self._at])
             except LogUnavailable as error:
                 self.refusals.append(str(error))
@@ -44,10 +44,10 @@ class Asker(threading.Thread):
 def test_after_a_broker_crash_ends_are_asked_by_the_new_leader_epoch(own_broker: LocalBroker) -> None:
     """librdkafka's ListOffsets keeps the old epoch (refused for ever), or answers -1001 without an error."""
     with mg.connect(own_broker.status().bootstrap_servers, timeout_s=5) as log:
-        log.create_table("ducks", ROW, partitions=1)
+        log.create_table("shot_ducks", ROW, partitions=1)
         with log.producer() as producer:
-            producer.put("ducks", {"id": 1})
-        asker = Asker(log, "ducks")
+            producer.put("shot_ducks", {"id": 1})
+        asker = Asker(log, "shot_ducks")
         try:
             wait_for("a first answer", lambda: bool(asker.answers))
             for pid in own_broker.status().pids:
@@ -65,19 +65,19 @@ def test_a_strong_read_waits_for_a_silent_broker_no_longer_than_its_own_timeout(
     own_broker: LocalBroker, tmp_path: Path
 ) -> None:
     with mg.connect(own_broker.status().bootstrap_servers, timeout_s=120) as log:
-        log.create_table("ducks", ROW, partitions=1)
-        with mg.Replica(tmp_path / "replica.duckdb", log, "g", ["ducks"]) as replica, paused(own_broker):
+        log.create_table("mute_ducks", ROW, partitions=1)
+        with mg.Replica(tmp_path / "replica.duckdb", log, "g", ["mute_ducks"]) as replica, paused(own_broker):
             refused: list[str] = []
 
             def ask() -> None:
                 try:
-                    replica.query("SELECT * FROM ducks", level="strong", timeout=1)
+                    replica.query("SELECT * FROM mute_ducks", level="strong", timeout=1)
                 except (LogUnavailable, NotFreshEnough) as error:
                     refused.append(str(error))
 
             threading.Thread(target=ask, daemon=True).start()
             wait_for("the query to give up", lambda: bool(refused), timeout_s=6)  # the socket would, after 10 s
-            assert not replica.query("SELECT * FROM ducks")  # what is here can be read all the same
+            assert not replica.query("SELECT * FROM mute_ducks")  # what is here can be read all the same
 
 
 @contextmanager

@@ -58,22 +58,22 @@ def test_a_broker_that_dies_around_the_commit(
     died: list[bool] = []
     monkeypatch.setattr(TransactionalClient, moment, killed)
     with connect(own_broker.status().bootstrap_servers) as log:
-        table = log.create_table("orders", SCHEMA, ["order_id"], partitions=2)
+        table = log.create_table(f"orders{moment}", SCHEMA, ["order_id"], partitions=2)
         with log.producer(QUICK) as producer:
             died.append(True)
             with producer.transaction() as tx:
-                tx.put("orders", row(0))
+                tx.put(table.name, row(0))
             died.clear()
             begun = time.monotonic()
             with pytest.raises(told) as caught, producer.transaction() as tx:
-                writes = [tx.put("orders", row(n)) for n in range(1, 7)]
+                writes = [tx.put(table.name, row(n)) for n in range(1, 7)]
             assert time.monotonic() - begun < 15, "bounded, though no broker answers"
             assert caught.value.tx == tx.id  # type: ignore[attr-defined]
             assert all(write.position is None for write in writes)
             assert (tx.position is not None) is (told is CommitInDoubt), "in doubt, its place is known"
             own_broker.start()
             with producer.transaction() as tx:
-                tx.put("orders", row(9))
+                tx.put(table.name, row(9))
             assert ids(log, table) in ([0, 9], [0, 1, 2, 3, 4, 5, 6, 9]), "whole or not at all"
             if told is RolledBack:
                 assert ids(log, table) == [0, 9]

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from merganser.consumers.apply import Applier
 from merganser.consumers.audit import audit_store
 from merganser.consumers.catchup import apply_until
 from merganser.consumers.store import Store
@@ -38,6 +40,7 @@ from restore.conftest import halfway
 from restore.town import CLUSTER, Town, held
 from stories.txworld import _IDS, _KEY, _ROW, TxWorld
 from stories.world import STORE_LIMITS, Crash, World
+from support.fakelog import FakeLog
 from support.frames import framed
 
 
@@ -177,9 +180,9 @@ def test_the_log_itself_leads_on_where_the_archive_ends(tmp_path: Path) -> None:
     assert town.restore(tmp_path / "alone.duckdb", Wish("latest")).position == half
 
 
-def test_a_torn_transaction_that_was_decided_on_comes_out_as_decided(tmp_path: Path) -> None:
-    world = TxWorld(1, transactions=0)
-    log, a0, b0 = world.log, TopicPartition("a", 0), TopicPartition("b", 0)
+def cut_inside_a_torn_transaction() -> tuple[FakeLog, Position]:
+    """A log with a torn transaction that was decided on, and a position that lies within another one."""
+    log, a0, b0 = TxWorld(1, transactions=0).log, TopicPartition("a", 0), TopicPartition("b", 0)
 
     def put(table: str, id_: int, marks: Marks | None = None) -> None:
         key, row = framed(_IDS[table] + 50, _KEY, {"id": id_}), framed(_IDS[table], _ROW, {"id": id_, "n": id_})
@@ -192,6 +195,12 @@ def test_a_torn_transaction_that_was_decided_on_comes_out_as_decided(tmp_path: P
         log.put(table, 0, None, None, Marks("torn", resolution="discard"))
     at = Position({**log.ends(list(log.partitions))})
     put("b", 2, Marks("cut", {a0: 1, b0: 1}))  # beyond: not torn, only cut
+    return log, at
+
+
+def test_a_torn_transaction_that_was_decided_on_comes_out_as_decided(tmp_path: Path) -> None:
+    world = TxWorld(1, transactions=0)
+    world.log, at = cut_inside_a_torn_transaction()
     town = Town(world, tmp_path)
     town.archive_up_to(town.ends)
     town.restore(tmp_path / "new.duckdb", Wish(str(at), base="none"))
@@ -200,6 +209,26 @@ def test_a_torn_transaction_that_was_decided_on_comes_out_as_decided(tmp_path: P
     assert len(found["a"]) == 1 and len(found["_merganser.rejections"]) == 1
     town.fold(tmp_path / "new.duckdb", town.ends)
     assert len(held(tmp_path / "new.duckdb")["a"]) == 2
+
+
+def test_a_store_that_fails_in_the_last_step_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was decided on is closed in a batch of its own, once all is read."""
+    log, at = cut_inside_a_torn_transaction()
+    resting: list[Applier] = []
+    rest, failures = Applier.rest, ["the disk said no"]
+    monkeypatch.setattr(Applier, "rest", lambda self, end: (resting.append(self), rest(self, end)))
+
+    def fail_once(step: str) -> None:
+        if resting and step == "moved" and failures:
+            raise duckdb.IOException(failures.pop())
+
+    kept = []
+    for name, on_step in (("failed", fail_once), ("whole", lambda step: None)):
+        store = Store(tmp_path / name, CLUSTER, "g", STORE_LIMITS, on_step)
+        apply_until(BoundedLog(log, at), store, ["a", "b", "c"], at)
+        store.close()
+        kept.append(held(tmp_path / name))
+    assert not failures and kept[0] == kept[1] and kept[0]["_merganser.rejections"]
 
 
 def test_when_deletes_may_have_been_missed_is_told_by_the_log_not_by_the_restore(town: Town, tmp_path: Path) -> None:

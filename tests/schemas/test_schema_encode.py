@@ -4,13 +4,13 @@ import datetime as dt
 import io
 import uuid
 from collections import OrderedDict
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import IntEnum
 from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from schema_tables import PREFIX, record, table
 
@@ -254,9 +254,16 @@ def test_own_bytes_are_fastavros_bytes(data: st.DataObject) -> None:
     type_, values = data.draw(st.sampled_from([s for s in SCALARS if not _only_ours(s[0])]))
     schema = named(record(("a", type_), ("b", ["null", "int"]), ("c", {"type": "array", "items": "long"})))
     row = {"a": data.draw(values), "b": data.draw(st.none() | st.integers(0, 9)), "c": [1, 2**40]}
+    assume(not (isinstance(row["a"], Decimal) and type_["type"] == "bytes" and _padded(row["a"])))
     theirs = io.BytesIO()
     fastavro.schemaless_writer(theirs, fastavro.parse_schema(schema), row)
     assert RowEncoder(table(schema)).value(row)[5:] == theirs.getvalue()
+
+
+def _padded(value: Decimal) -> bool:
+    """True for -128, -32768 and so on, which fastavro gives a byte more than Java does."""
+    size = -int(value.scaleb(-int(value.as_tuple().exponent), Context(prec=80)))
+    return size > 0 and size & (size - 1) == 0 and size.bit_length() % 8 == 0
 
 
 def _only_ours(type_: Any) -> bool:

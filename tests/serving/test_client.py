@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import http.server
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ import pytest
 
 import merganser as mg
 from merganser.pipeline.config import ServeConfig
+from merganser.pipeline.serving import alive
+from merganser.pipeline.serving import client as client_module
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.http.problems import headers_of, problem, status_of
 from merganser.pipeline.serving.marks import APPLIED, POSITION, TYPES
@@ -158,6 +161,8 @@ class Node:
         self.ignores_after = False
 
     def answer(self, path: str, body: bytes) -> Reply:
+        if path == "/livez":
+            return 200, {}, b"{}"
         if path == "/position":
             return 200, {}, json.dumps({"position": self.text, "applied": self.text}).encode()
         question = json.loads(body)
@@ -312,6 +317,30 @@ def test_what_is_no_node_is_told(reply: Reply) -> None:
     node.reply = lambda: reply
     with listening(node) as urls, mg.Client(urls) as client, pytest.raises(errors.ServiceError):
         client.query("select")
+
+
+def test_a_node_that_is_frozen_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alive, "LOOK_S", 0.05)
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.2)
+    spare = Node(2)
+    with socket.create_server(("127.0.0.1", 0)) as frozen, listening(spare) as urls:  # listens, and accepts nobody
+        address = f"http://127.0.0.1:{frozen.getsockname()[1]}"
+        with mg.Client([address, *urls]) as client:
+            assert seen(client, timeout=60) == 2
+            assert client._order()[0] == urls[0]
+
+
+def test_a_node_that_takes_long_and_is_alive_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alive, "LOOK_S", 0.05)
+    slow, spare = Node(1), Node(2)
+
+    def after_a_while() -> Reply:
+        threading.Event().wait(0.4)
+        return 200, {}, slow.whole
+
+    slow.reply = after_a_while
+    with listening(slow, spare) as urls, mg.Client(urls) as client:
+        assert seen(client) == 1 and not spare.asked
 
 
 def test_nobody_is_followed_elsewhere_with_a_password() -> None:

@@ -217,6 +217,16 @@ def test_who_may_read_some_tables_sees_those_only(guard: Guard) -> None:
         assert answer.table().num_rows == 1
 
 
+def test_what_nobody_foresaw_takes_nobodys_place(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = Guard(served.replica)
+    monkeypatch.setattr(guard._checker, "check", lambda *args: 1 / 0)
+    for _ in range(guard.limits.answers + 1):
+        with pytest.raises(ZeroDivisionError):
+            guard.ask(Ask("SELECT 1"))
+    assert guard._asking == 0
+    guard.close()
+
+
 def test_many_clients_at_once_each_get_their_own_answer(served: World) -> None:
     guard, wrong = Guard(served.replica), list[str]()
 

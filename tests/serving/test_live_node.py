@@ -64,6 +64,7 @@ def node(folder: Path, broker: str, table: str, group: str, more: str = "") -> I
     try:
         yield started
     finally:
+        started.process.send_signal(signal.SIGCONT)
         started.process.send_signal(signal.SIGTERM)
         try:
             assert started.process.wait(30) == 0
@@ -149,7 +150,7 @@ def test_a_client_goes_on_when_a_node_dies_and_never_back(
             for round_ in range(30):
                 token = write(broker, table, range(20_000 + round_, 20_001 + round_))
                 if round_ == 10:
-                    os.kill(third.process.pid, signal.SIGSTOP)  # there, and silent
+                    os.kill(third.process.pid, signal.SIGSTOP)  # its port answers, and it does not
                 if round_ == 12:
                     os.kill(third.process.pid, signal.SIGCONT)
                 sql = f'select count(*) from "{table}" where order_id between 20000 and 29999'

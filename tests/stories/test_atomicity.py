@@ -17,6 +17,7 @@ from merganser.consumers.audit import audit_store
 from merganser.consumers.collect import Collector
 from merganser.consumers.conditions import decide
 from merganser.consumers.dbfile import Limits
+from merganser.consumers.decode import TableDecoder
 from merganser.consumers.digest import quarantine_digest, table_digest
 from merganser.consumers.log import Poll
 from merganser.consumers.waiting import Waiting
@@ -89,7 +90,7 @@ def follow(
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_every_state_is_the_oracles(seed: int, tmp_path: Path) -> None:
-    world = TxWorld(seed, guarded=seed % 4 > 0)
+    world = TxWorld(seed, guarded=seed % 4 > 0, spellings=seed % 2 > 0)
     one = follow(world, tmp_path / "one.duckdb", random.Random(seed).choice([2, 5, 10, 1000]))
     assert not one.pending
     if seed % 3 == 0:
@@ -140,7 +141,7 @@ def outcome(world: TxWorld, path: Path, size: int, crashes: random.Random | None
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_replicas_agree_whatever_arrived_first(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = TxWorld(10_000 + seed, transactions=40)
+    world = TxWorld(10_000 + seed, transactions=40, spellings=seed % 2 > 0)
     at_once = outcome(world, tmp_path / "one.duckdb", 1_000, None)
     monkeypatch.setattr(FakeLog, "reader", lambda self, group: Late(self))
     assert outcome(world, tmp_path / "two.duckdb", 7, random.Random(seed)) == at_once
@@ -264,12 +265,18 @@ def in_part(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.consumers.whole._unfit", lambda topics, position: set())
 
 
+def by_bytes(patch: pytest.MonkeyPatch) -> None:
+    """Keys are told apart by how they are spelt."""
+    patch.setattr(TableDecoder, "read_keys", lambda self, keys: [key and (key[5:],) for key in keys])
+
+
 def whole_is_well(patch: pytest.MonkeyPatch) -> None:
     """A transaction that came whole is applied, whatever its records turn out to be."""
     patch.setattr(Collector, "_decide_after_all", lambda self, raw: None)
 
 
 FAULTS = [
+    by_bytes,
     past_what_waits,
     in_part,
     whole_is_well,
@@ -286,13 +293,16 @@ FAULTS = [
 
 LONG = (as_they_come,)  # seldom makes a difference
 
+#: The first story that shows a fault, if it is not among the first: so the others need not be told each time.
+SHOWN_BY = {whole_is_well: 15, by_first_record: 14}
+
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow) if f in LONG else f for f in FAULTS])
 def test_the_stories_catch_a_planted_fault(fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fault(monkeypatch)
-    for seed in range(1, 40):
+    for seed in range(SHOWN_BY.get(fault, 1), 40):
         try:
-            follow(TxWorld(seed), tmp_path / f"{seed}.duckdb", 5, random.Random(seed))
+            follow(TxWorld(seed, spellings=True), tmp_path / f"{seed}.duckdb", 5, random.Random(seed))
         except (AssertionError, StoreFailed, KeyError):
             return
     pytest.fail("the planted fault was not seen")

@@ -12,15 +12,15 @@ from merganser.consumers.whole import Labelled, set_apart
 from merganser.schemas.headers import Condition, Marks
 from merganser.schemas.position import TopicPartition
 
-#: Of each write: its transaction (0 is none), its partition of a topic, its key, whether it is conditional.
-writes = st.tuples(
-    st.integers(0, 4), st.sampled_from("ab"), st.integers(0, 1), st.integers(0, 6), st.integers(0, 19).map(bool)
-)
+#: Of each write: its transaction (0 is none), its partition of a topic, its key (None: none that can be read),
+#: whether it is conditional.
+keys = st.one_of(st.integers(0, 6), st.integers(0, 20).map(lambda n: n or None))
+writes = st.tuples(st.integers(0, 4), st.sampled_from("ab"), st.integers(0, 1), keys, st.integers(0, 19).map(bool))
 
 
 @given(st.lists(writes, max_size=40), st.integers(0, 12), st.integers(0, 12), st.sets(st.integers(0, 3), max_size=1))
 def test_what_need_not_wait_the_graph_lets_go_at_once(
-    drawn: list[tuple[int, str, int, int, bool]], before: int, after: int, unheld: set[int]
+    drawn: list[tuple[int, str, int, int | None, bool]], before: int, after: int, unheld: set[int]
 ) -> None:
     """*before* were read earlier, *after* are not read yet, and a partition may not be held here."""
     partitions = [TopicPartition(topic, p) for topic in "ab" for p in range(2)]
@@ -33,7 +33,7 @@ def test_what_need_not_wait_the_graph_lets_go_at_once(
         tp = TopicPartition(topic, partition)
         condition = None if plain else Condition("present")
         marks = Marks(f"t{tx}", counts[tx], condition) if tx else Marks(condition=condition)
-        entries.append(Entry(Place(tp, ends[tp]), 0, b"%d" % key, b"", marks, framed=False))
+        entries.append(Entry(Place(tp, ends[tp]), 0, b"", b"", marks, key if key is None else (key,)))
         ends[tp] += 1
     entries = [entry for entry in entries if entry.place.partition in held]
     earlier, now = entries[:before], entries[before : len(entries) - after]
@@ -67,17 +67,16 @@ def _labelled(entries: list[Entry]) -> Labelled:
     return Labelled(
         [entry.place.partition.partition for entry in entries],
         [entry.place.offset for entry in entries],
-        [entry.key for entry in entries],
+        [entry.key_values for entry in entries],
         [entry.marks.tx for entry in entries],
         {i: entry.marks for i, entry in enumerate(entries) if entry.marks != Marks(entry.marks.tx)},
-        framed=False,
     )
 
 
 def test_most_of_a_stream_of_whole_transactions_needs_no_decision() -> None:
     tp = TopicPartition("a", 0)
     entries = [
-        Entry(Place(tp, n), 0, b"%d" % n, b"", Marks(f"t{n // 10}", {tp: 10} if n % 10 == 0 else None), framed=False)
+        Entry(Place(tp, n), 0, b"", b"", Marks(f"t{n // 10}", {tp: 10} if n % 10 == 0 else None), (n,))
         for n in range(105)
     ]
     apart = set_apart({"a": _labelled(entries)}, [tp], (), None)

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from merganser.schemas.headers import Condition, Marks
@@ -18,9 +19,23 @@ from support.frames import framed
 
 PARTITIONS = 2
 KEYS = 3  # a partition
-_KEY = {"type": "record", "name": "k", "fields": [{"name": "id", "type": "long"}]}
-_ROW = {"type": "record", "name": "row", "fields": [{"name": "id", "type": "long"}, {"name": "n", "type": "long"}]}
+
+
+def _key(type_: Any) -> dict[str, Any]:
+    return {"type": "record", "name": "k", "fields": [{"name": "id", "type": type_}]}
+
+
+def _row(id_type: Any) -> dict[str, Any]:
+    return {"type": "record", "name": "row", "fields": [{"name": "id", "type": id_type}, {"name": "n", "type": "long"}]}
+
+
+_KEY, _ROW = _key("long"), _row("long")
 _IDS = {"a": 100, "b": 200, "c": 300}
+
+#: If keys are spelt in many ways: table a's key became nullable, and then a client turned the union round;
+#: table b's is a decimal.
+_LATER_KEYS = [_key(["null", "long"]), _key(["long", "null"])]
+_DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 1}
 
 
 @dataclass
@@ -60,16 +75,21 @@ class State:
 
 
 class TxWorld:
-    """Two keyed tables and an append table, written by producers whose transactions interleave."""
+    """Two keyed tables and an append table, written by producers whose transactions interleave. *spellings*: by
+    many clients, which do not spell a key in the same bytes."""
 
-    def __init__(self, seed: int, transactions: int = 20, guarded: bool = True) -> None:
+    def __init__(self, seed: int, transactions: int = 20, guarded: bool = True, spellings: bool = False) -> None:
         self.log = FakeLog(seed)
         self.random = random.Random(seed)
+        self._speller = random.Random(seed) if spellings else None  # the history is the same in other bytes
         self.events: list[Event] = []
+        self._types: dict[str, Any] = {"a": "long", "b": _DECIMAL if spellings else "long", "c": "long"}
         for name in ("a", "b"):
-            key = SchemaVersion(f"{name}-key", 1, _IDS[name] + 50, _KEY)
+            key = SchemaVersion(f"{name}-key", 1, _IDS[name] + 50, _key(self._types[name]))
             self.log.add(Table(name, f"id-{name}", PARTITIONS, (self._version(name),), ("id",), "avro", key))
         self.log.add(Table("c", "id-c", PARTITIONS, (self._version("c"),)))
+        for n, schema in enumerate(_LATER_KEYS if spellings else (), 1):
+            self.log.register(SchemaVersion("a-key", 1 + n, _IDS["a"] + 50 + n, schema))
         self._guarded = guarded
         running: list[list[Event]] = []
         for number in range(transactions):
@@ -80,7 +100,7 @@ class TxWorld:
             self._append_one(running)
 
     def _version(self, table: str) -> SchemaVersion:
-        return SchemaVersion(value_subject(table), 1, _IDS[table], _ROW)
+        return SchemaVersion(value_subject(table), 1, _IDS[table], _row(self._types[table]))
 
     def _transaction(self, name: str) -> list[Event]:
         """Some records in the order in which they reach the log; now and then one by itself."""
@@ -112,8 +132,9 @@ class TxWorld:
         if event.tx and not any((e.table, e.partition) == (event.table, event.partition) for e in earlier):
             counts = Counter(TopicPartition(e.table, e.partition) for e in [*earlier, event, *mine])
             manifest = dict(counts)
-        key = framed(_IDS[event.table] + 50, _KEY, {"id": event.id}) if event.table != "c" else None
-        value = None if event.n is None else framed(_IDS[event.table], _ROW, {"id": event.id, "n": event.n})
+        key = self._spelt(event) if event.table != "c" else None
+        row = {"id": Decimal(event.id) if self._types[event.table] == _DECIMAL else event.id, "n": event.n}
+        value = None if event.n is None else framed(_IDS[event.table], _row(self._types[event.table]), row)
         marks = Marks(event.tx, manifest, event.condition, event.ops)
         value = value[:-1] if event.poison and value else value
         event.offset = self.log.put(event.table, event.partition, key, value, marks).offset()
@@ -122,6 +143,15 @@ class TxWorld:
             running.remove(mine)
         if self.random.random() < 0.1:
             self.log.gap(event.table, event.partition)
+
+    def _spelt(self, event: Event) -> bytes:
+        """The key of *event*, in one of the ways to write it."""
+        ways = self._speller.randrange(3) if self._speller else 0
+        schema_id = _IDS[event.table] + 50
+        if self._types[event.table] == _DECIMAL:
+            unscaled = (10 * event.id).to_bytes(1 + ways, signed=True)  # more bytes than it takes say the same
+            return framed(schema_id, _key("bytes"), {"id": unscaled})
+        return framed(schema_id + ways, [_KEY, *_LATER_KEYS][ways], {"id": event.id})
 
     # -- the oracle --------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Quarantine: records that no row could be made of, tried again."""
