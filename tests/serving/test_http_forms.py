@@ -128,6 +128,13 @@ MIXED = """SELECT i AS id, i * 9007199254740993 AS big, 'x' || i AS "the, text",
     CASE WHEN i % 3 > 0 THEN i / 4 END AS part, [i] AS list FROM range(10) AS r(i)"""
 
 
+def test_json_has_a_row_a_line() -> None:
+    sql = "SELECT i, 'two\n],\nlines' AS text, [i] AS list FROM range(7) AS r(i)"
+    head, *rows, end, rest = sent(answer(sql), "json").decode().split("\n")
+    assert head.startswith('{"columns":[') and head.endswith('"rows":[') and end.startswith('],"position"') and not rest
+    assert [json.loads(row.removesuffix(","))[0] for row in rows] == list(range(7))
+
+
 def test_every_format_has_the_same_rows() -> None:
     whole = json.loads(sent(answer(MIXED), "json"))
     assert [c["name"] for c in whole["columns"]] == ["id", "big", "the, text", "even", "part", "list"]

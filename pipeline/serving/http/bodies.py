@@ -83,7 +83,8 @@ def _arrow(answer: Answered) -> Iterator[bytes]:
 
 
 def _json(answer: Answered) -> Iterator[bytes]:
-    """One object, with its rows as arrays: two columns may have one name."""
+    """One object, with its rows as arrays: two columns may have one name. A row a line: who has seen enough can
+    stop there, as the page of the node does."""
     columns = [{"name": f.name, "type": t} for f, t in zip(answer.schema, answer.types, strict=True)]
     yield f'{{"columns":{dumps(columns)},"rows":['.encode()
     first = True

@@ -47,7 +47,7 @@ export class Aside {
     const pairs = flight ? [["Flight SQL", flight.url]] : [];
     if (archive) {
       pairs.push(["Archive", archive.failed ?? archive.waiting_for ?? "runs"]);
-      pairs.push(["Archived up to", archive.position || "nothing yet"]);
+      pairs.push(["Archived up to", shortened(archive.position) || "nothing yet"]);
       for (const [table, why] of Object.entries(archive.stopped)) pairs.push([`Archive of ${table}`, `stopped: ${why}`]);
     }
     if (backup) {
@@ -58,6 +58,8 @@ export class Aside {
     byId("parts").replaceChildren(...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 }
+
+const shortened = (text) => (text.length > 200 ? `${text.slice(0, 200)}…` : text);
 
 function soon(moment) {
   const seconds = (Date.parse(moment) - Date.now()) / 1000;
