@@ -69,7 +69,7 @@ _REFUSED = frozenset(
         "write_log",
     }
 )
-_MOST_SETS = 200
+_MOST_QUERIES = 300
 
 #: These take the product of two lengths, in one step that cannot be interrupted. They are served beside functions that
 #: do not make values longer.
@@ -130,8 +130,8 @@ def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
         raise NotAllowed(f"SHOW {name.upper()} is not served here")
     if shape.repeats > limits.value_bytes or shape.longest > limits.value_bytes:
         raise NotAllowed(f"the query makes values longer than {limits.value_bytes:,} of a thing")
-    if shape.sets > _MOST_SETS:
-        raise NotAllowed(f"more than {_MOST_SETS} queries are put together: to plan them could not be interrupted")
+    if shape.queries > _MOST_QUERIES:
+        raise NotAllowed(f"the SQL has more than {_MOST_QUERIES} SELECTs: to plan them could not be interrupted")
     if shape.lambdas > 1:
         raise NotAllowed("a lambda inside of a lambda is not served: it could not be interrupted")
     if shape.functions & _QUADRATIC and (shape.recursive or shape.functions - _QUADRATIC - _SHORT):

@@ -42,8 +42,8 @@ class Shape:
     lambdas: int = 0
     """How deep functions of functions are nested."""
     recursive: bool = False
-    sets: int = 0
-    """Queries that are put together by UNION and the like."""
+    queries: int = 0
+    """SELECTs in it, those that UNION and the like put together included."""
 
 
 #: Kinds of nodes; a query with another is refused. (SHOWREF, AT and the like have rules of their own below.)
@@ -131,7 +131,7 @@ def _look(node: Mapping[str, Any], shape: Shape) -> Iterator[Any]:
         if kind not in _NODES:
             raise NotAllowed(f"a query of the kind {kind} is not served")
         shape.recursive |= kind == "RECURSIVE_CTE_NODE"
-        shape.sets += kind == "SET_OPERATION_NODE"
+        shape.queries += kind == "SELECT_NODE"
         shape.ctes |= {str(entry["key"]) for entry in node["cte_map"]["map"]}
         if node.get("cte_name"):
             shape.ctes.add(str(node["cte_name"]))

@@ -341,6 +341,11 @@ REFUSED: list[Escape] = [
         "SELECT 1" + " + 1" * 40_000,
         "SELECT 1 WHERE " + "1 = 1 AND " * 20_000 + "true",
         "SELECT 1" + "::INT" * 20_000,
+        "SELECT 1" + " UNION SELECT 1" * 4_900,
+        "SELECT 1" + " UNION ALL SELECT 1" * 4_900,
+        "SELECT a" + ".b" * 9_000,
+        "SELECT 1" + " + 1" * 9_000,
+        "SELECT * FROM {t}" + ", {t}" * 5_000,
     ),
     *_of(
         "memory in one value",
