@@ -8,7 +8,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── UsageError                  the caller is wrong (exit 2)
     │   ├── UnknownTable  BadSchema  BadKeyColumns  BadPosition  NotHeld
     │   ├── BadQuery                SQL that does not run; NotAllowed if it could, and may not
-    │   ├── IncompatibleSchema  TableExists
+    │   ├── IncompatibleSchema  OtherSchema  TableExists
     │   ├── InvalidRow  BadKeyFile  BadConfig  BadUsers  UnsafeDoor
     │   ├── BadInput  LoadedOtherwise
     │   ├── UnknownBackup  StoreInTheWay
@@ -37,7 +37,8 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   ├── ArchiveUnavailable  ArchiveDamaged  WrongArchive
     │   ├── WrongKey
     │   ├── BackupFailed  BackupBusy  no backup was made, or none removed
-    │   └── NotRestorable  RestoredWrong
+    │   ├── NotRestorable  RestoredWrong
+    │   └── NotRepublishable  RepublishStopped
     ├── DemoFailed                  the demo could not go on, or a comparison did not hold
     ├── AccessError                 a door does not let the caller in
     │   ├── LoginFailed  TooManyLogins
@@ -132,6 +133,18 @@ class IncompatibleSchema(UsageError):
 
     def what(self) -> str:
         return f"schema for {self.subject!r} is not compatible with its latest version: {self.why}"
+
+
+@dataclass(eq=False)
+class OtherSchema(UsageError):
+    """The registry means something else by a number, or an id, that records were written with."""
+
+    subject: str
+    why: str
+    hint: str = "a new log needs a registry that has nothing yet, or this very data: docs/backup.md"
+
+    def what(self) -> str:
+        return f"the schemas of {self.subject!r} cannot have the ids that their records have: {self.why}"
 
 
 @dataclass(eq=False)
@@ -763,6 +776,29 @@ class RestoredWrong(ArchiveError):
 
     def what(self) -> str:
         return f"the store restored in {self.path} is wrong: {self.why}"
+
+
+@dataclass(eq=False)
+class NotRepublishable(ArchiveError):
+    """The rows of an archive cannot become, or go on to become, the log of this cluster."""
+
+    table: str
+    why: str
+    hint: str = "a new log is made on a new cluster, before anything else writes there: docs/backup.md"
+
+    def what(self) -> str:
+        return f"cannot republish {self.table!r}: {self.why}"
+
+
+@dataclass(eq=False)
+class RepublishStopped(ArchiveError):
+    """A republish did not come to its end. What is written stays, and no table shows before all are whole."""
+
+    why: str
+    hint: str = "run the same again: it goes on after the last row that is there"
+
+    def what(self) -> str:
+        return f"the republish stopped: {self.why}"
 
 
 # -- the demo --------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -25,8 +25,10 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from .errors import LogUnavailable, UsageError
 from .kafka import Cluster, Deadline, OneProcess, code, reason
 from .position import TopicPartition
-from .registry_records import Book, check_registration, schema_record
-from .table import AvroSchema, SchemaVersion
+from .registry_records import Book, adoption, check_registration, schema_record
+from .table import Adoption, AvroSchema, SchemaVersion
+
+T = TypeVar("T")
 
 SCHEMAS_TOPIC = "_schemas"
 
@@ -77,7 +79,17 @@ class LogRegistry:
                 return known
             if not self._exists:
                 self._cluster.create_topic(self._topic, 1, {"cleanup.policy": "compact"})
-            return self._register(subject, schema, deadline)
+            return self._patiently(subject, lambda: self._register_once(subject, schema, deadline), deadline)
+
+    def adopt(self, versions: Sequence[SchemaVersion], stage: Adoption) -> None:
+        deadline = Deadline(self._timeout_s)
+        with self._held(deadline):
+            missing = adoption(self._read(deadline), versions, live=stage == "use")
+            if stage == "check" or not missing:
+                return
+            if not self._exists:
+                self._cluster.create_topic(self._topic, 1, {"cleanup.policy": "compact"})
+            self._patiently(missing[0].subject, lambda: self._adopt_once(versions, stage, deadline), deadline)
 
     def close(self) -> None:
         with self._lock:
@@ -126,13 +138,13 @@ class LogRegistry:
         except KafkaException as error:
             raise self._cluster.unavailable(error) from error
 
-    def _register(self, subject: str, schema: AvroSchema, deadline: Deadline) -> SchemaVersion:
-        """Try until it is done, refused, or time is up. A lost commit reply is safe to retry: the
+    def _patiently(self, subject: str, once: Callable[[], T], deadline: Deadline) -> T:
+        """Try *once* until it is done, refused, or time is up. A lost commit reply is safe to retry: the
         next round reads the topic and finds what it wrote."""
         pause_s = 0.02
         while True:
             try:
-                return self._register_once(subject, schema, deadline)
+                return once()
             except KafkaException as error:
                 self._drop_producer()  # fenced or in doubt: only a new one knows where it stands
                 if code(error) in _NOT_PERMITTED:
@@ -152,11 +164,20 @@ class LogRegistry:
             return known
         check_registration(book, subject, schema)
         made = SchemaVersion(subject, book.next_version(subject), book.id_for(schema), schema)
-        key, value = schema_record(made)
-        producer.begin_transaction()
-        producer.produce(self._topic, key=key, value=value, partition=0)
-        producer.commit_transaction(max(1.0, deadline.left_s))
+        self._write(producer, [schema_record(made)], deadline)
         return made
+
+    def _adopt_once(self, versions: Sequence[SchemaVersion], stage: Adoption, deadline: Deadline) -> None:
+        producer = self._fencing_producer(deadline)
+        missing = adoption(self._read(deadline), versions, live=stage == "use")
+        records = [schema_record(version, deleted=stage == "reserve") for version in missing]
+        self._write(producer, records, deadline)
+
+    def _write(self, producer: Producer, records: Sequence[tuple[bytes, bytes]], deadline: Deadline) -> None:
+        producer.begin_transaction()
+        for key, value in records:
+            producer.produce(self._topic, key=key, value=value, partition=0)
+        producer.commit_transaction(max(1.0, deadline.left_s))
 
     def _fencing_producer(self, deadline: Deadline) -> Producer:
         """The producer that holds the newest epoch, as far as we know. It is kept: a new one costs

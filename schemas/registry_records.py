@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import IncompatibleSchema, UnsupportedFormat, UsageError
+from .errors import IncompatibleSchema, OtherSchema, UnsupportedFormat, UsageError
 from .table import AvroSchema, SchemaVersion
 
 logger = logging.getLogger("merganser.registry")
@@ -97,6 +97,20 @@ class Book:
                     return entry.id
         return self._highest_id + 1
 
+    def entry(self, subject: str, version: int) -> Entry | None:
+        """That version, deleted or not."""
+        return self._entries.get(subject, {}).get(version)
+
+    def with_id(self, id_: int) -> list[Entry]:
+        """Every version of that id, deleted or not."""
+        return [
+            entry
+            for subject, versions in self._entries.items()
+            if not subject.startswith(":.")
+            for entry in versions.values()
+            if entry.id == id_
+        ]
+
     def level(self, subject: str) -> str:
         """The compatibility level that holds for *subject*."""
         own = self._settings.get(("CONFIG", subject))
@@ -155,6 +169,33 @@ def check_registration(book: Book, subject: str, schema: AvroSchema) -> None:
     check_level(subject, book.level(subject), [v.schema for v in book.versions(subject)], schema)
 
 
+def adoption(book: Book, versions: Sequence[SchemaVersion], *, live: bool) -> list[SchemaVersion]:
+    """Those of *versions*, all that their subjects have, that are still to be written so that they are there with
+    these numbers and ids; *live*, or reserved only. OtherSchema if the registry means something else by them."""
+    wanted: dict[str, set[int]] = {}
+    missing = []
+    for version in versions:
+        wanted.setdefault(version.subject, set()).add(version.version)
+        known = book.entry(version.subject, version.version)
+        if known is not None and not _is(known, version):
+            raise OtherSchema(version.subject, f"version {version.version} is another here: id {known.id}")
+        other = next((entry for entry in book.with_id(version.id) if not _is(entry, version)), None)
+        if other is not None:
+            raise OtherSchema(version.subject, f"id {version.id} is that of {other.subject!r} here")
+        if known is None or (live and known.deleted):
+            missing.append(version)
+    for subject, numbers in wanted.items():
+        more = [version.version for version in book.versions(subject) if version.version not in numbers]
+        if more:
+            raise OtherSchema(subject, f"it has a version {more[0]} here")
+    return missing
+
+
+def _is(entry: Entry, version: SchemaVersion) -> bool:
+    plain = entry.type == "AVRO" and not entry.references
+    return plain and entry.id == version.id and _canonical_text(entry.text) == canonical(version.schema)
+
+
 def check_level(subject: str, level: str, earlier: list[AvroSchema], schema: AvroSchema) -> None:
     """Hold *schema* to a compatibility level of Confluent's, against the versions before it."""
     direction, _, transitive = level.partition("_")
@@ -190,16 +231,16 @@ def _only_names_column(before: AvroSchema, after: AvroSchema) -> bool:
     return bare(before) == before and canonical(bare(after)) == canonical(before)
 
 
-def schema_record(version: SchemaVersion) -> tuple[bytes, bytes]:
+def schema_record(version: SchemaVersion, *, deleted: bool = False) -> tuple[bytes, bytes]:
     """Key and value of the SCHEMA record, byte for byte as Confluent writes keys: compaction and
-    its registry compare them as bytes."""
+    its registry compare them as bytes. A *deleted* version keeps its number and its id from others."""
     key = {"keytype": "SCHEMA", "subject": version.subject, "version": version.version, "magic": 1}
     value = {
         "subject": version.subject,
         "version": version.version,
         "id": version.id,
         "schema": text_of(version.schema),
-        "deleted": False,
+        "deleted": deleted,
     }
     return _compact(key).encode(), _compact(value).encode()
 

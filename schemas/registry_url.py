@@ -6,14 +6,14 @@ Needs ``pip install merganser[registry]``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from .errors import BadSchema, IncompatibleSchema, RegistryUnavailable, UsageError
+from .errors import BadSchema, IncompatibleSchema, OtherSchema, RegistryUnavailable, UsageError
 from .kafka import OneProcess
 from .registry_records import DEFAULT_LEVEL, Entry, canonical, check_level, text_of, topic_of
-from .table import AvroSchema, SchemaVersion
+from .table import Adoption, AvroSchema, SchemaVersion
 
 T = TypeVar("T")
 
@@ -54,6 +54,16 @@ class UrlRegistry:
             wanted = self._schema_type(text_of(schema), "AVRO")
             given = self._ask(lambda: self._client.register_schema(subject, wanted), subject)
             return self._taken(subject, schema, given)
+
+    def adopt(self, versions: Sequence[SchemaVersion], stage: Adoption) -> None:
+        """It has them already, or it is refused: a server gives ids itself."""
+        with self._lock:
+            kept = {subject: self._versions(subject) for subject in {version.subject for version in versions}}
+        for version in versions:
+            found = next((each for each in kept[version.subject] if each.version == version.version), None)
+            if found is None or found.id != version.id or canonical(found.schema) != canonical(version.schema):
+                why = f"the registry has no version {version.version} of it with id {version.id}, and this schema"
+                raise OtherSchema(version.subject, why, _OWN_DATA)
 
     def close(self) -> None:
         with self._lock:
@@ -128,6 +138,9 @@ class UrlRegistry:
         if error.http_status_code == 422:
             return BadSchema(topic_of(subject), "", why)
         return RegistryUnavailable(self._shown, f"{why} (HTTP status {error.http_status_code})")
+
+
+_OWN_DATA = "bring the registry back with its own data: ids are in the records; or leave --registry out"
 
 
 class _Errors:

@@ -13,7 +13,7 @@ The registry is where a table is declared, so that every client sees the same on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,8 @@ from .rules import Conditions, Rules, rules_of
 
 AvroSchema = Mapping[str, Any] | str
 KeyEncoding = Literal["avro", "string", "int", "long"]
+
+Adoption = Literal["check", "reserve", "use"]
 
 #: Columns that a replica adds to each table; a schema may not use them.
 RESERVED_COLUMNS = ("_partition", "_offset", "_timestamp")
@@ -55,6 +57,15 @@ class Registry(Protocol):
         """The version of *subject* with this schema, made if it is not there yet.
 
         IncompatibleSchema, with nothing written, if it breaks BACKWARD compatibility.
+        """
+        ...
+
+    def adopt(self, versions: Sequence[SchemaVersion], stage: Adoption) -> None:
+        """Have *versions*, all that their subjects have, with the very numbers and ids that they bear: records
+        written elsewhere have these ids in their bytes.
+
+        ``check``: only see whether that can be. ``reserve``: take numbers and ids, but show nothing yet.
+        ``use``: show all of them, at once. OtherSchema, with nothing written, if it cannot be.
         """
         ...
 

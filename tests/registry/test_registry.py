@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.pool import Pool
 from typing import Any
 
@@ -18,7 +19,13 @@ import pytest
 from confluent_kafka import Producer
 from registry_workers import Spec, die_before_commit, open_spec, record, register_many
 
-from merganser.schemas.errors import IncompatibleSchema, LogUnavailable, RegistryUnavailable, UnsupportedFormat
+from merganser.schemas.errors import (
+    IncompatibleSchema,
+    LogUnavailable,
+    OtherSchema,
+    RegistryUnavailable,
+    UnsupportedFormat,
+)
 from merganser.schemas.kafka import Cluster, Connection
 from merganser.schemas.position import TopicPartition
 from merganser.schemas.registry import open_registry
@@ -87,6 +94,32 @@ def test_the_same_schema_again_writes_nothing(spec: Spec, subject: str) -> None:
     assert registry.register(subject, turned) == first
     assert open_spec(spec).register(subject, record("R")).version == 1
     assert registry.versions(subject) == [first]
+
+
+def test_schemas_of_another_log_keep_their_numbers_and_ids(log_spec: Spec) -> None:
+    registry, other = open_spec(log_spec), open_spec(log_spec)
+    wanted = [SchemaVersion("a-value", 2, 41, record("A")), SchemaVersion("a-key", 1, 42, record("K"))]
+    registry.adopt(wanted, "check")
+    assert registry.subjects() == []
+    registry.adopt(wanted, "reserve")
+    assert other.subjects() == [] and other.register("b-value", record("B")).id == 43
+    assert other.versions("a-value") == []
+    registry.adopt(wanted, "use")
+    registry.adopt(wanted, "use")
+    assert open_spec(log_spec).versions("a-value") == wanted[:1] and other.versions("a-key") == wanted[1:]
+    with pytest.raises(OtherSchema, match="id 43 is that of 'b-value'"):
+        other.adopt([SchemaVersion("c-value", 1, 43, record("C"))], "reserve")
+    assert "c-value" not in registry.subjects()
+
+
+@pytest.mark.slow
+def test_a_server_has_to_have_them_already(apicurio: Any, subject: str) -> None:
+    registry = open_spec(("url", apicurio.url, ""))
+    made = registry.register(subject, record("R"))
+    registry.adopt([made], "use")
+    for other in (replace(made, id=made.id + 1000), replace(made, version=2), replace(made, schema=record("X"))):
+        with pytest.raises(OtherSchema):
+            registry.adopt([other], "check")
 
 
 def test_one_schema_in_two_subjects_has_one_id(spec: Spec, subject: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from merganser.schemas.errors import IncompatibleSchema, UnsupportedFormat, UsageError
-from merganser.schemas.registry_records import Book, canonical, check_registration, schema_record
+from merganser.schemas.errors import IncompatibleSchema, OtherSchema, UnsupportedFormat, UsageError
+from merganser.schemas.registry_records import Book, adoption, canonical, check_registration, schema_record
 from merganser.schemas.table import SchemaVersion
 
 R1 = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}]}
@@ -145,3 +145,41 @@ def test_layout_makes_no_difference_and_the_order_of_fields_does() -> None:
     assert canonical({"type": "string"}) == canonical("string")
     assert canonical(dict(reversed(R1.items()))) == canonical(R1)
     assert canonical({**R2, "fields": R2["fields"][::-1]}) != canonical(R2)
+
+
+# -- schemas with the ids that they had elsewhere ------------------------------------------------
+
+OLD = [SchemaVersion("s", 1, 7, R1), SchemaVersion("s", 3, 9, R2), SchemaVersion("u", 1, 7, R1)]
+
+
+def adopt(book: Book, live: bool) -> list[SchemaVersion]:
+    missing = adoption(book, OLD, live=live)
+    for version in missing:
+        book.apply(*schema_record(version, deleted=not live))
+    return missing
+
+
+def test_reserved_ids_are_nobody_elses_and_show_when_they_are_used() -> None:
+    book = Book()
+    assert adopt(book, live=False) == OLD and adopt(book, live=False) == []
+    assert book.subjects() == [] and book.next_version("s") == 4 and book.id_for("string") == 10
+    assert adopt(book, live=True) == OLD and adopt(book, live=True) == [] == adopt(book, live=False)
+    assert versions(book, "s") == [(1, 7), (3, 9)] and versions(book, "u") == [(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("taken", "why"),
+    [
+        (("s", 1, 7, R2), "version 1 is another here"),
+        (("s", 1, 8, R1), "version 1 is another here"),
+        (("other", 1, 9, R1), "id 9 is that of 'other'"),
+        (("other", 1, 9, "string", "deleted"), "id 9 is that of 'other'"),
+        (("s", 2, 8, "string"), "it has a version 2"),
+        (("s", 4, 8, "string"), "it has a version 4"),
+    ],
+)
+def test_what_the_registry_means_otherwise_is_refused(taken: tuple[Any, ...], why: str) -> None:
+    book = Book()
+    schema(book, *taken[:4], **({"deleted": True} if len(taken) > 4 else {}))
+    with pytest.raises(OtherSchema, match=why):
+        adoption(book, OLD, live=True)
