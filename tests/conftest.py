@@ -17,6 +17,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from merganser.pipeline.broker import LocalBroker
     from support.apicurio import Apicurio
+    from support.s3 import S3
 
 CHECKOUT = Path(__file__).parent.parent
 CACHE = CHECKOUT / ".merganser"
@@ -130,3 +131,24 @@ def apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
         yield registry.start()
     finally:
         registry.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A running S3 API server with a bucket ``merganser``. For tests marked slow: it is built from source at first."""
+    from merganser.pipeline.broker.local import free_ports
+    from support.s3 import S3
+
+    server = S3(tmp_path_factory.mktemp("s3"), free_ports(1)[0])
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_url(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A place of the test's own on that server, with the environment that leads there."""
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://merganser/{tmp_path.name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,31 +19,13 @@ from merganser.schemas.errors import ArchiveDamaged
 from restore.conftest import halfway
 from restore.town import Town, held
 from stories.txworld import TxWorld
-from support.s3 import S3
 
 pytestmark = pytest.mark.slow
 
-CACHE = Path(__file__).parent.parent.parent / ".merganser"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    from merganser.pipeline.broker.local import free_ports
-
-    made = S3(CACHE, tmp_path_factory.mktemp("s3"), free_ports(1)[0])
-    try:
-        yield made.start()
-    finally:
-        made.stop()
-
 
 @pytest.mark.parametrize("key", [None, Key(bytes(range(32)))], ids=["plain", "encrypted"])
-def test_backed_up_proved_restored_and_expired(
-    key: Key | None, server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    objects = open_objects(f"s3://merganser/{tmp_path.name}")
+def test_backed_up_proved_restored_and_expired(key: Key | None, s3_url: str, tmp_path: Path) -> None:
+    objects = open_objects(s3_url)
     town = Town(TxWorld(6, transactions=40), tmp_path, key, objects)
     for part in (1, 2, 3):
         town.apply(halfway(town.ends, part, 4))

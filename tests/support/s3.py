@@ -18,6 +18,7 @@ from support.waiting import wait_for
 
 MODULE, VERSION = "github.com/versity/versitygw", "v1.8.0"
 SUM = "h1:au+wI+aybno/STsQiSm35Uu6Q6iK5MWReQxgO6SEMFc="
+CACHE = Path(__file__).parent.parent.parent / ".merganser"
 KEY, SECRET = "merganser-test", "merganser-test-secret"
 
 
@@ -42,7 +43,7 @@ def installed(cache: Path) -> Path:
 class S3:
     """One server with one bucket, ``merganser``."""
 
-    def __init__(self, cache: Path, data: Path, port: int) -> None:
+    def __init__(self, data: Path, port: int, cache: Path = CACHE) -> None:
         self._binary = installed(cache)
         self._data, self._port = data, port
         self._process: subprocess.Popen[bytes] | None = None
