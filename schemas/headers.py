@@ -105,6 +105,11 @@ class Origin(NamedTuple):
         cluster_id, topic_id, topic, partition, offset = found.groups()
         return cls(cluster_id, topic_id, TopicPartition(topic, int(partition)), int(offset))
 
+    @classmethod
+    def of(cls, cluster_id: str, topic_id: str, partition: TopicPartition, offset: int) -> Origin:
+        """With the topic's id as Kafka spells it: clients have it in base64 with ``/`` and ``+``."""
+        return cls(cluster_id, topic_id.replace("/", "_").replace("+", "-"), partition, offset)
+
     @property
     def header(self) -> tuple[str, bytes]:
         """As a record carries it."""

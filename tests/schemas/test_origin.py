@@ -65,6 +65,11 @@ def test_two_or_what_is_no_text_are_refused() -> None:
     assert origin([]) is None
 
 
+def test_a_topics_id_is_spelt_as_kafka_does() -> None:
+    made = Origin.of("Kc-7", "bIQo//sT+WqZw", TopicPartition("orders", 0), 119)
+    assert made.topic_id == "bIQo__sT-WqZw" and Origin.parse(str(made)) == made
+
+
 def test_it_is_information_only() -> None:
     """A record is what it is, whatever its origin says, and if that is none."""
     assert decode([(ORIGIN, GOOD.encode())]) is None
