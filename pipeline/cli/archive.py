@@ -17,6 +17,7 @@ from .options import (
     KeyFile,
     RegistryUrl,
     Servers,
+    TheArchive,
     Timeout,
     comma_separated,
     open_log,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The archive: a lossless copy of the log in an object store.")
 
-Url = Annotated[str, option("--archive", "Where: a folder, s3://bucket/prefix, or what else obstore knows.")]
 Tables = Annotated[str, option("--tables", "Tables to archive, comma-separated; `all` is what the log has, or gets.")]
 Group = Annotated[str, option("--group", "Kafka group id under which lag tools see it.")]
 AcceptGap = Annotated[
@@ -49,7 +49,7 @@ def _group() -> None:
 
 @app.command()
 def run(
-    archive: Url,
+    archive: TheArchive,
     tables: Tables = "all",
     group: Group = "merganser-archive",
     until_end: UntilEnd = False,
@@ -94,7 +94,7 @@ def _raise_stopped(stopped: dict[str, TableStopped], error: BaseException | None
 
 @app.command()
 def check(
-    archive: Url,
+    archive: TheArchive,
     quick: Quick = False,
     sweep: Sweep = False,
     key_file: KeyFile = None,

@@ -16,6 +16,7 @@ from .options import (
     DEFAULT_TIMEOUT_S,
     ArchiveUrl,
     AsJson,
+    DryRun,
     KeyFile,
     RegistryUrl,
     Servers,
@@ -47,7 +48,6 @@ Drill = Annotated[bool, option("--drill", "Also restore each into a scratch stor
 Scratch = Annotated[Path | None, option("--scratch", "Folder for the drill's stores.", file_okay=False)]
 KeepFull = Annotated[int | None, option("--keep-full", "Full backups to keep of each group, the newest.")]
 KeepDays = Annotated[float | None, option("--keep-days", "Keep what was made in the last so many days.")]
-DryRun = Annotated[bool, option("--dry-run", "Say what would be done, and do nothing.")]
 Forget = Annotated[str | None, option("--forget", "Id of a damaged backup, to take away what is left of it.")]
 
 

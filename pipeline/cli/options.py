@@ -64,6 +64,13 @@ TheArchive = Annotated[
     str, option("--archive", "The archive: a folder, s3://bucket/prefix, or what else obstore knows.")
 ]
 
+To = Annotated[str, option("--to", "latest, a position (orders/0:120,orders/1:98), or a time (2026-01-31T12:00:00Z).")]
+SomeTables = Annotated[str | None, option("--tables", "Only these tables, comma-separated.")]
+Base = Annotated[
+    str | None, option("--base", "Id of the backup to begin with, or none. Without it: the newest that fits.")
+]
+DryRun = Annotated[bool, option("--dry-run", "Say what would be done, and do nothing.")]
+
 KeyFormat = Literal["avro", "string", "int", "long"]
 Level = Literal["eventual", "session", "bounded", "strong"]
 Format = Literal["table", "json", "csv", "arrow"]

@@ -10,26 +10,24 @@ import typer
 from .options import (
     DEFAULT_TIMEOUT_S,
     AsJson,
+    Base,
+    DryRun,
     KeyFile,
     RegistryUrl,
     Servers,
+    SomeTables,
     Store,
     TheArchive,
     Timeout,
+    To,
     comma_separated,
     open_log_above,
     option,
 )
 from .output import count, emit, emit_json, say
 
-To = Annotated[str, option("--to", "latest, a position (orders/0:120,orders/1:98), or a time (2026-01-31T12:00:00Z).")]
-SomeTables = Annotated[str | None, option("--tables", "Only these tables, comma-separated.")]
 Group = Annotated[str | None, option("--group", "Group of the new store. Without it: the backup's.")]
-Base = Annotated[
-    str | None, option("--base", "Id of the backup to begin with, or none. Without it: the newest that fits.")
-]
 Force = Annotated[bool, option("--force", "Replace a store that is there; it is kept beside the new one.")]
-DryRun = Annotated[bool, option("--dry-run", "Say what would be done, and do nothing.")]
 
 
 def register(app: typer.Typer) -> None:
