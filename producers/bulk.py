@@ -1,11 +1,12 @@
-"""Bulk loading: encoded rows in large plain Kafka transactions, each with a note of what it holds.
+"""Bulk loading: encoded rows in large plain Kafka transactions, each with a note of what it holds, or whole records.
 
 Invariants:
 - The rows of a chunk and its note are one Kafka transaction: a reader of committed records has both or neither.
-- The rows carry no header of ours. To a replica they are ordinary records: it holds none back, and a reader may
-  see a part of a chunk. The transaction is there for the note.
+- No row is part of a transaction of ours. To a replica they are ordinary records: it holds none back, and a reader
+  may see a part of a chunk. Kafka's transaction is there for the note, and so that a chunk that failed leaves nothing.
 - The note is sent once every row is acknowledged, so the topic of the notes is held up for milliseconds only.
-- librdkafka itself picks the partitions, with the partitioner and the settings of `Producer`.
+- librdkafka itself picks the partitions of rows, with the partitioner and the settings of `Producer`; whole
+  records say theirs.
 
 No callback is run for each record: if one could not be delivered, librdkafka refuses to commit.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Producer as KafkaProducer
 
@@ -43,6 +44,22 @@ class Note:
     partition: int
     key: bytes
     value: bytes
+
+
+class WholeRecord(NamedTuple):
+    """A record as it is to be, its place included. *time_ms* counts where the topic keeps producers' times."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    time_ms: int = 0  # 0: now
+
+    @property
+    def size(self) -> int:
+        beside = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + beside
 
 
 #: What librdkafka counts for a message besides its key and value.
@@ -82,29 +99,54 @@ class BulkWriter:
         topic: str,
         keys: Sequence[bytes] | None,
         values: Sequence[bytes],
-        note: Note,
+        note: Callable[[], Note],
         *,
         confirm: Callable[[], str | None] = lambda: None,
         on_step: Callable[[str], None] = lambda step: None,
     ) -> None:
         """One chunk: rows, note, commit. RolledBack, CommitInDoubt or ProducerFenced.
 
-        *confirm* is asked once the rows are acknowledged, and says why they must not be committed, if so.
+        *confirm* is asked once the rows are acknowledged, and says why they must not be committed, if so. Then
+        *note* is asked for the note.
         """
         size = sum(map(len, values)) + (sum(map(len, keys)) if keys is not None else 0)
-        if len(values) > self.options.rows or (size > self.options.bytes and len(values) > 1):
-            raise UsageError(f"a chunk of {len(values):,} rows and {size:,} bytes is larger than {self.options}")
+        self._check(len(values), size)
+        self._run(lambda client: _produce(client, topic, keys, values), note, confirm, on_step)
 
+    def write_whole(
+        self,
+        records: Sequence[WholeRecord],
+        *,
+        confirm: Callable[[], str | None] = lambda: None,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        """One chunk of *records* that say for themselves what they are; else as :meth:`write`."""
+        self._check(len(records), sum(record.size for record in records))
+        self._run(lambda client: _produce_whole(client, records), None, confirm, on_step)
+
+    def _check(self, rows: int, size: int) -> None:
+        if rows > self.options.rows or (size > self.options.bytes and rows > 1):
+            raise UsageError(f"a chunk of {rows:,} rows and {size:,} bytes is larger than {self.options}")
+
+    def _run(
+        self,
+        produce: Callable[[KafkaProducer], None],
+        note: Callable[[], Note] | None,
+        confirm: Callable[[], str | None],
+        on_step: Callable[[str], None],
+    ) -> None:
         def send(client: KafkaProducer, deadline: Deadline) -> None:
             on_step("begun")
-            _produce(client, topic, keys, values)
+            produce(client)
             _acknowledged(client, deadline)
             on_step("sent")
             if why := confirm():
                 raise SendFailed(why, ours=True)
-            client.produce(note.topic, note.value, note.key, note.partition)
-            _acknowledged(client, deadline)
-            on_step("noted")
+            if note is not None:
+                made = note()
+                client.produce(made.topic, made.value, made.key, made.partition)
+                _acknowledged(client, deadline)
+                on_step("noted")
 
         self._client.run(uuid.uuid4().hex, send)
         on_step("committed")
@@ -121,6 +163,11 @@ def _produce(client: KafkaProducer, topic: str, keys: Sequence[bytes] | None, va
     if messages and client.produce_batch(topic, messages) != len(messages):
         errors = (message["_error"] for message in messages if message.get("_error"))
         raise SendFailed(f"{topic}: {next(errors, 'a row was not taken')}")
+
+
+def _produce_whole(client: KafkaProducer, records: Sequence[WholeRecord]) -> None:
+    for topic, partition, key, value, headers, time_ms in records:
+        client.produce(topic, value, key, partition, timestamp=time_ms, headers=list(headers))
 
 
 def _acknowledged(client: KafkaProducer, deadline: Deadline) -> None:

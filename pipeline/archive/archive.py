@@ -149,8 +149,9 @@ class Archive:
     # -- tables ------------------------------------------------------------------------------
 
     def topics(self) -> list[str]:
-        """Names of all topics that were ever archived, sorted."""
-        return sorted({found.name.split("/")[1] for found in self.objects.list("tables/")})
+        """Names of all tables that were ever archived, sorted; not our own topics', which no table has."""
+        names = {found.name.split("/")[1] for found in self.objects.list("tables/")}
+        return sorted(name for name in names if not name.startswith("_"))
 
     def declared(self, topic: str) -> list[Declared]:
         """The topics of that name, the newest last: one that is deleted and made again is another."""

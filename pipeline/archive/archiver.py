@@ -15,14 +15,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import cast
 
-from ...consumers.checks import Seen, digest, still_there, vanished
+from ...consumers.checks import Seen, digest
 from ...consumers.chunk import WholeChunk
 from ...consumers.log import Poll, Problem, Reader
 from ...consumers.patience import Patience
@@ -37,9 +35,11 @@ from ...schemas.errors import (
     UsageError,
 )
 from ...schemas.position import Position, TopicPartition
+from ..loading.ledger import LEDGER
 from .archive import Archive
+from .outbox import Outbox
 from .publisher import Course, Publisher
-from .retention import Risk, risks
+from .retention import RetentionWatch, Risk
 from .rolling import OpenSegment, runs
 from .segments import SegmentLimits
 from .sources import Source, Sources
@@ -50,9 +50,6 @@ GROUP = "merganser-archive"
 
 _POLL_RECORDS = 10_000
 _REPORT_S, _LOOK_S, _RETENTION_S = 1.0, 5.0, 30.0
-
-#: Closed segments that may wait for the worker, the one that it has included.
-_ON_THE_WAY = 2
 
 
 class Archiver:
@@ -88,11 +85,9 @@ class Archiver:
         self._progress = Progress()
         self._stopping = threading.Event()
         self._patiently = Patience(self._stopping, self._progress.waiting_for, _log).ask
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="merganser-publish")
-        self._sent: deque[tuple[Course, Future[bool]]] = deque()
+        self._outbox = Outbox(self._publish)
         self._assigned = 0  # how often reading began again
-        self._risks: dict[TopicPartition, Risk] = {}
-        self._told: set[TopicPartition] = set()
+        self._retention = RetentionWatch(log)
         self._done_at = dict.fromkeys(("report", "look", "retention"), 0.0)
         archive.claim(log.cluster_id)
         self._load(self._sources.wanted(), at_first=True)
@@ -110,7 +105,7 @@ class Archiver:
             self._thread.join()
         else:
             self._reader.close()
-        self._worker.shutdown()
+        self._outbox.close()
 
     def __enter__(self) -> Archiver:
         return self.start()
@@ -144,7 +139,7 @@ class Archiver:
     @property
     def risks(self) -> list[Risk]:
         """Where the log's retention comes near what is not archived."""
-        return list(self._risks.values())
+        return self._retention.risks
 
     def until(self, position: Position) -> None:
         """Close segments at once that reach *position*, however small they are."""
@@ -210,12 +205,8 @@ class Archiver:
 
     def _proved(self, course: Course, chunk: WholeChunk, i: int) -> bool:
         """Whether the log shows the last archived record where it was; the table stops if not."""
-        course.unproven = False
-        last = course.chain.tip.last if course.chain.tip is not None else None
-        seen = Seen(chunk.offsets[i], digest(chunk.keys[i], chunk.values[i]))
         try:
-            if last is not None:
-                still_there(course.table, course.tp, last, seen)
+            course.prove(Seen(chunk.offsets[i], digest(chunk.keys[i], chunk.values[i])))
         except TableStopped as why:
             self._give_up(why)
             return False
@@ -226,11 +217,8 @@ class Archiver:
         if course is None:
             return
         if course.unproven and offset > course.chain.end:
-            course.unproven = False
-            last = course.chain.tip.last if course.chain.tip is not None else None
             try:
-                if last is not None:
-                    vanished(course.table, tp, last)
+                course.prove(None)
             except TableStopped as why:
                 self._give_up(why)
                 return
@@ -248,59 +236,49 @@ class Archiver:
     # -- closing and publishing --------------------------------------------------------------
 
     def _close(self, courses: Collection[Course]) -> None:
-        """Hand the open segments of *courses* to the worker; waits while it has enough."""
-        for course in list(courses):
+        """Hand the open segments of *courses* to the worker; waits while it has enough. The ledger of imports goes
+        before them: it should be archived no less far than the rows that it tells of."""
+        ledger = [course for course in self._courses.values() if course.tp.topic == LEDGER]
+        for course in [*ledger, *(c for c in courses if c.tp.topic != LEDGER)] if courses else []:
             segment = course.open
             if segment.empty:
                 continue
             segment.pack()
             course.open = OpenSegment(segment.next, segment.framed_keys)
-            while len(self._sent) >= _ON_THE_WAY:
+            while self._outbox.full:
                 self._settle_one()
             if self._courses.get(course.tp) is course and course.open.first == segment.next:
-                self._sent.append((course, self._worker.submit(self._publish, course, segment)))
+                self._outbox.put(course, segment)
 
     def _publish(self, course: Course, segment: OpenSegment) -> bool:
         return self._patiently(lambda: self._publisher.publish(course, segment))
 
     def _settle(self, all_of_it: bool) -> None:
-        while self._sent and (all_of_it or self._sent[0][1].done()):
-            self._settle_one()
+        """See what became of the segments on their way, or of those that are there by now."""
+        while self._settle_one(wait=all_of_it):
+            pass
 
-    def _settle_one(self) -> None:
-        """Wait for the oldest segment on its way, and see what became of it."""
-        course, sent = self._sent.popleft()
-        try:
-            published = sent.result()
-        except TopicRecreated:
+    def _settle_one(self, wait: bool = True) -> bool:
+        found = self._outbox.take(wait)
+        if found is None:
+            return False
+        course, outcome = found
+        if outcome == "recreated":
             self._begin_again([course.table.name])
-            return
-        if published:
-            self._progress.advance(Position({course.tp: course.chain.end}), Position({course.tp: course.chain.end}))
+        elif outcome == "published":
+            self._advance([course])
         elif self._courses.get(course.tp) is course:
             self._overtaken(course)
+        return True
 
     def _overtaken(self, course: Course) -> None:
         """Another archiver was first, or a try of ours came through unanswered: go on where the chain ends."""
         _log.info("%s: the chain has gone on without us; going on at its end", course.tp)
-        self._drop_sent({course.tp})
+        self._outbox.drop({course.tp})
         self._patiently(lambda: self._archive.refresh(course.chain))
         course.restart()
         self._advance([course])
         self._assign()
-
-    def _drop_sent(self, partitions: Collection[TopicPartition]) -> None:
-        """Wait for what is on its way of *partitions*; whatever came of it, the chain knows."""
-        kept: deque[tuple[Course, Future[bool]]] = deque()
-        for course, sent in self._sent:
-            if course.tp in partitions:
-                try:
-                    sent.result()
-                except TopicRecreated as gone:
-                    _log.info("%s", gone)  # who drops it looks at the topic anew
-            else:
-                kept.append((course, sent))
-        self._sent = kept
 
     def _advance(self, courses: Collection[Course]) -> None:
         ends = Position({course.tp: course.chain.end for course in courses})
@@ -322,18 +300,18 @@ class Archiver:
             self._courses |= {course.tp: course for course in courses}
         ends = Position({tp: course.chain.end for tp, course in self._courses.items()})
         self._progress.hold(ends, ends)
-        if first is not None and not self._courses and not self._sources.follows_all:
+        if first is not None and self._nothing_left:
             raise first
 
     def _assign(self) -> None:
         """Read on, in each partition from where it is; from the last record archived if that is unproven."""
         self._assigned += 1
-        self._reader.assign(Position({tp: _read_from(course) for tp, course in self._courses.items()}))
+        self._reader.assign(Position({tp: course.read_from for tp, course in self._courses.items()}))
 
     def _begin_again(self, tables: Collection[str]) -> None:
         """These topics are others now, or gone, or have lost records: see what they are, and go on."""
         gone = {tp for tp in self._courses if tp.topic in tables}
-        self._drop_sent(gone)
+        self._outbox.drop(gone)
         for tp in gone:
             del self._courses[tp]
         for name in sorted({tp.topic for tp in gone}):
@@ -341,7 +319,7 @@ class Archiver:
                 self._load([name])
             except (UnknownTable, UnsupportedFormat):
                 self._declare_stopped(TopicRecreated(name, "the topic was deleted", _DELETED))
-        if not self._courses and self.stopped and not self._sources.follows_all:
+        if self.stopped and self._nothing_left:
             raise next(iter(self.stopped.values()))
         self._assign()
 
@@ -360,13 +338,18 @@ class Archiver:
     def _give_up(self, why: TableStopped) -> None:
         """Keep what came before, and go on without the table."""
         gone = [tp for tp in self._courses if tp.topic == why.table]
-        self._drop_sent(gone)
+        self._outbox.drop(gone)
         for tp in gone:
             del self._courses[tp]
         self._reader.drop(gone)
         self._declare_stopped(why)
-        if not self._courses and not self._sources.follows_all:
+        if self._nothing_left:
             raise why
+
+    @property
+    def _nothing_left(self) -> bool:
+        """True if none of the tables that were asked for can go on."""
+        return not self._sources.follows_all and all(tp.topic == LEDGER for tp in self._courses)
 
     def _declare_stopped(self, why: TableStopped) -> None:
         _log.error("%s (%s)", why, why.hint)
@@ -381,7 +364,7 @@ class Archiver:
             self._look()
             self._note_caught_up()
         if self._is_time("retention", _RETENTION_S):
-            self._look_at_retention()
+            self._patiently(lambda: self._retention.look([course.chain for course in self._courses.values()]))
 
     def _is_time(self, what: str, every_s: float) -> bool:
         now_s = time.monotonic()
@@ -396,12 +379,11 @@ class Archiver:
         changed = self._patiently(lambda: self._sources.changed(held))
         if changed:
             self._begin_again(changed)
-        if self._sources.follows_all:
-            known = {tp.topic for tp in self._courses} | self.stopped.keys()
-            added = [name for name in self._patiently(self._sources.wanted) if name not in known]
-            if added:
-                self._load(added)
-                self._assign()
+        known = {tp.topic for tp in self._courses} | self.stopped.keys()
+        added = [name for name in self._patiently(self._sources.wanted) if name not in known]
+        if added:
+            self._load(added)
+            self._assign()
 
     def _note_caught_up(self) -> None:
         """On compacted topics: write down that no delete was missed so far (FAILURES 35)."""
@@ -412,22 +394,9 @@ class Archiver:
         ends = self._patiently(lambda: self._log.ends(list(compacted)))
         for tp, course in compacted.items():
             stale = now_ms - course.caught_up_ms > min(60_000, course.table.delete_retention_ms // 4)
-            if stale and course.chain.end >= ends.get(tp, 0) and not any(sent is course for sent, _ in self._sent):
+            if stale and course.chain.end >= ends.get(tp, 0) and not self._outbox.has(course):
                 course.caught_up_ms = now_ms
                 self._patiently(partial(self._archive.note, course.chain, now_ms))
 
-    def _look_at_retention(self) -> None:
-        found = self._patiently(lambda: risks(self._log, [c.chain for c in self._courses.values()]))
-        self._risks = {risk.partition: risk for risk in found}
-        for tp, risk in self._risks.items():
-            if tp not in self._told:
-                _log.warning("%s", risk)
-        self._told = set(self._risks)
-
 
 _DELETED = "the archive keeps what it has of it"
-
-
-def _read_from(course: Course) -> int:
-    tip = course.chain.tip
-    return tip.last_offset if course.unproven and tip is not None else course.read

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from ...consumers.checks import Seen, still_there, vanished
 from ...consumers.log import Log
 from ...schemas.errors import TopicRecreated
 from ...schemas.position import TopicPartition
@@ -44,9 +45,20 @@ class Course:
         return self.chain.place.tp
 
     @property
-    def read(self) -> int:
-        """The offset to read on from."""
-        return self.open.next
+    def read_from(self) -> int:
+        """The offset to read on from: that of the last record archived, if that is unproven."""
+        tip = self.chain.tip
+        return tip.last_offset if self.unproven and tip is not None else self.open.next
+
+    def prove(self, seen: Seen | None) -> None:
+        """*seen* is the first record that the log shows from the last archived one on; None if it shows none.
+        LogTruncated if that is another past than the archive's."""
+        self.unproven = False
+        last = self.chain.tip.last if self.chain.tip is not None else None
+        if last is not None and seen is None:
+            vanished(self.table, self.tp, last)
+        elif last is not None and seen is not None:
+            still_there(self.table, self.tp, last, seen)
 
     def restart(self) -> None:
         """Forget what was collected: the chain says where to go on."""

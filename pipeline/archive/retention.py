@@ -6,6 +6,7 @@ the one other clock in it is this host's, as the broker's stands against its own
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from ...consumers.log import Log
 from ...schemas.position import TopicPartition
 from .chain import Chain
+
+_log = logging.getLogger("merganser.archive")
 
 #: Of the time, or of the records, that retention leaves: warned of from here on.
 _NEAR = 0.5
@@ -72,6 +75,21 @@ def risks(log: Log, chains: Sequence[Chain]) -> list[Risk]:
         if threat is not None:
             found.append(threat)
     return found
+
+
+class RetentionWatch:
+    """Looks again and again, and tells each risk once while it lasts."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.risks: list[Risk] = []
+
+    def look(self, chains: Sequence[Chain]) -> None:
+        told = {risk.partition for risk in self.risks}
+        self.risks = risks(self._log, chains)
+        for found in self.risks:
+            if found.partition not in told:
+                _log.warning("%s", found)
 
 
 def _hours(ms: int) -> str:

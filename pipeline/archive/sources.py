@@ -1,6 +1,9 @@
 """Which topics an archiver copies, and from where: the log's facts and the archive's, brought together.
 
 The decisions are those of a replica (``consumers/checks.py``): the chain takes the place of the store.
+
+Beside the tables the ledger of imports is copied, whenever there is one: a new log that is made of an archive has to
+know which files are in it.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from typing import Protocol
 from ...consumers.checks import Stored, next_start
 from ...consumers.log import Log
 from ...schemas.errors import PartitionsChanged, RetentionLost, TombstonesLost, UnknownTable
+from ...schemas.kafka import TopicFacts
 from ...schemas.position import Position
 from ...schemas.table import Table
+from ..loading.ledger import LEDGER
 from .archive import Archive
 from .chain import Chain, Manifest
 from .publisher import Course, Publisher, lost
@@ -45,16 +50,17 @@ class Sources:
         return self._names is None
 
     def wanted(self) -> list[str]:
-        """The tables to copy, those that are new since the last call included."""
-        return list(self._names) if self._names is not None else [table.name for table in self._log.tables()]
+        """The topics to copy, those that are new since the last call included."""
+        names = list(self._names) if self._names is not None else [table.name for table in self._log.tables()]
+        return names + [LEDGER] * (LEDGER in self._log.identify([LEDGER]))
 
     def load(self, name: str) -> list[Course]:
         """Where to go on in each partition of *name*; its facts and schemas are in the archive then.
 
         UnknownTable, UnsupportedFormat; a TableStopped if the archive cannot go on with it.
         """
-        table = self._log.table(name)
         facts = self._log.describe([name]).get(name)
+        table = self._log.table(name) if facts is None or name != LEDGER else ledger_table(facts)
         if facts is None or facts.topic_id != table.topic_id:
             raise UnknownTable(name)
         self._publisher.describe(name)
@@ -115,6 +121,11 @@ class Sources:
             if (now := found.get(name)) is None
             or (now.topic_id, now.partitions) != (self.tables[name].topic_id, self.tables[name].partitions)
         ]
+
+
+def ledger_table(facts: TopicFacts) -> Table:
+    """The ledger as a table, as far as copying goes. Nothing is ever deleted in it, so no delete can be missed."""
+    return Table(facts.name, facts.topic_id, facts.partitions, (), compacted=True, delete_retention_ms=2**62)
 
 
 _GAP_HINT = (

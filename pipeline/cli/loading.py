@@ -256,6 +256,8 @@ def _state(entry: Entry, ids: Mapping[str, Any]) -> str:
     """A table that is gone, or was made anew, has nothing of the file."""
     if not _there(entry, ids):
         return "table gone"
+    if entry.doubt:
+        return f"in doubt, {entry.chunks} chunks"
     return "whole" if entry.done else f"begun, {entry.chunks} chunks"
 
 

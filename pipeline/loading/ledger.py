@@ -28,14 +28,17 @@ LEDGER = "_merganser_imports"
 
 _PARTITION = TopicPartition(LEDGER, 0)
 _SETTINGS = {"cleanup.policy": "compact", "retention.ms": "-1", "message.timestamp.type": "LogAppendTime"}
-_FORMAT = 1
+_FORMAT = 2
 _POLL_RECORDS = 10_000
 
 
 @dataclass(frozen=True)
 class Entry:
     """How far one import is. *chunks* and *rows* are in the table; *taken* records of the file were looked at for
-    them, *bad* of which are no rows. *options* are those that decide which rows come of the file, and in what order."""
+    them, *bad* of which are no rows. *options* are those that decide which rows come of the file, and in what order.
+    Its rows lie below *until*, a position of the table. *doubt*: the log was lost meanwhile, and of what came after
+    these rows a part may be in the new one.
+    """
 
     table: str
     topic_id: str
@@ -49,6 +52,8 @@ class Entry:
     taken: int = 0
     bad: int = 0
     done: bool = False
+    until: str = ""
+    doubt: bool = False
     when_ms: int = field(default=0, compare=False)  # the broker's time of the record, not written
 
     @property
@@ -65,7 +70,7 @@ class Entry:
     def parse(cls, value: bytes, when_ms: int) -> Entry:
         """MerganserError if a newer version has written it: it might say what this one does not know."""
         facts = json.loads(value)
-        if facts.pop("format") != _FORMAT:
+        if facts.pop("format") not in (1, _FORMAT):  # the first one had neither `until` nor `doubt`
             failed = MerganserError(f"{LEDGER} was written by a newer Merganser")
             failed.hint = "use that version, or a newer one"
             raise failed
@@ -80,15 +85,18 @@ def plan(entries: Sequence[Entry], wanted: Entry, again: bool) -> Entry:
     """The entry to go on from: *wanted* as it is for a new import, the ledger's for one that is begun or done.
 
     *again* loads a file once more that was loaded to its end; what was begun is ended first, unless the
-    options differ. LoadedOtherwise if the same file was loaded, or begun, under other options.
+    options differ. LoadedOtherwise if the same file was loaded, or begun, under other options, or is in doubt.
     """
     mine = [e for e in entries if (e.topic_id, e.sha256) == (wanted.topic_id, wanted.sha256)]
     if not mine:
         return wanted
     latest = max(mine, key=lambda e: e.generation)
     same = latest.options == wanted.options and (latest.done or _same_rows(latest, wanted))
-    if again and (latest.done or not same):
+    if again and (latest.done or latest.doubt or not same):
         return replace(wanted, generation=latest.generation + 1)
+    if latest.doubt:
+        why = "may have a part of it: it was being imported when its log was lost"
+        raise LoadedOtherwise(wanted.file, wanted.table, why)
     if not same:
         raise LoadedOtherwise(wanted.file, wanted.table, _difference(latest, wanted))
     return latest

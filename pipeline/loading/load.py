@@ -184,8 +184,13 @@ class _Run:
         keys = chunk.keys if self._table.key else None
         if self._table.key and keys is None:
             keys = []  # a last chunk without rows
+
+        def note() -> Note:
+            nonlocal entry
+            entry = replace(entry, until=str(_token(self._log, self._table)))
+            return Note(*note_of(entry))
+
         try:
-            note = Note(*note_of(entry))
             self._writer.write(
                 self._table.name, keys, chunk.values, note, confirm=self._same_topic, on_step=self._on_step
             )

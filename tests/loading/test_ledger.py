@@ -62,7 +62,7 @@ def test_another_schema_changes_the_places_of_sorted_rows_only() -> None:
 def test_an_entry_is_read_as_it_was_written() -> None:
     assert Entry.parse(DONE.value, 17) == DONE and Entry.parse(DONE.value, 17).when_ms == 17
     with pytest.raises(MerganserError, match="newer Merganser"):
-        Entry.parse(DONE.value.replace(b'"format":1', b'"format":2'), 0)
+        Entry.parse(DONE.value.replace(b'"format":2', b'"format":3'), 0)
 
 
 # -- chunks ------------------------------------------------------------------------------------
