@@ -21,7 +21,7 @@ from ..schemas.kafka import Cluster, Connection, OneProcess, Setting, TopicFacts
 from ..schemas.position import Position, TopicPartition
 from ..schemas.registry import open_registry
 from ..schemas.rules import Conditions
-from ..schemas.table import AvroSchema, KeyEncoding, SchemaVersion, Table
+from ..schemas.table import Adoption, AvroSchema, KeyEncoding, SchemaVersion, Table
 from . import tables
 
 if TYPE_CHECKING:
@@ -201,6 +201,10 @@ class Log:
         """A writer of records of the log, once more. The newest of an *id* fences the older ones."""
         self._process.check()
         return AgainWriter(self._config, id)
+
+    def adopt(self, versions: Sequence[SchemaVersion], stage: Adoption) -> None:
+        """Have schemas with the numbers and ids that records of another log bear; see :meth:`Registry.adopt`."""
+        self._registry.adopt(versions, stage)
 
     def make_topic(self, name: str, partitions: int, settings: Mapping[str, str]) -> bool:
         """Make a topic that is no table; False if it is there already."""

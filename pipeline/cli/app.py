@@ -23,6 +23,7 @@ from . import (
     query,
     replay,
     replica,
+    republish,
     restore,
     rows,
     snapshot,
@@ -51,6 +52,7 @@ app.add_typer(tables.app, name="table")
 rows.register(app)
 loading.register(app)
 app.add_typer(replica.app, name="replica")
+republish.register(archive.app)
 app.add_typer(archive.app, name="archive")
 query.register(app)
 status.register(app)

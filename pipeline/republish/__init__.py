@@ -1,0 +1,1 @@
+"""Republishing: a new log, made of what an archive holds."""
