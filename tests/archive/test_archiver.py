@@ -296,7 +296,8 @@ def test_what_was_collected_is_published_at_a_stop(tmp_path: Path) -> None:
     log, archive = history(50), Archive(tmp_path)
     archiver = Archiver(log, archive, ["t"], limits=SegmentLimits(age_s=10**6)).start()
     wait_for(
-        "all is collected", lambda: sum(c.read for c in archiver._courses.values()) == sum(log.ends(PLACES).values())
+        "all is collected",
+        lambda: sum(c.open.next for c in archiver._courses.values()) == sum(log.ends(PLACES).values()),
     )
     assert not sum(archiver.position.values())
     archiver.stop()

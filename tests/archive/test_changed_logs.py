@@ -11,7 +11,7 @@ import pytest
 from archives import PLACES, SMALL, Gate, Listed, archived, copy, extend, files, history, records, sound, table
 
 from merganser.consumers.checks import digest
-from merganser.pipeline.archive import archiver as archiver_module
+from merganser.pipeline.archive import publisher as publisher_module
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
 from merganser.pipeline.archive.chain import Place
@@ -145,7 +145,7 @@ def test_another_record_where_the_last_archived_one_was_stops_the_table(
     log.partitions[PLACES[0]][at] = type(was)(was.at, b"other", b"other")
     extend(log, 20, random.Random(2))
     if naive:
-        monkeypatch.setattr(archiver_module, "still_there", lambda table, tp, last, record: None)
+        monkeypatch.setattr(publisher_module, "still_there", lambda table, tp, last, record: None)
     with Archiver(log, archive, ["t"], limits=SMALL) as archiver, caught(naive):
         wait_for("it has stopped", lambda: archiver.error is not None, timeout_s=2 if naive else 30)
         assert isinstance(archiver.error, errors.LogTruncated)
