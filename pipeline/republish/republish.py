@@ -33,7 +33,7 @@ from ...schemas.errors import (
     ProducerFenced,
     RepublishStopped,
     RolledBack,
-    StoreError,
+    StoreFormat,
 )
 from ...schemas.position import Position, TopicPartition
 from ...schemas.table import SchemaVersion, key_subject, value_subject
@@ -44,7 +44,7 @@ from ..restore.restore import Restorer
 from ..restore.sources import Origin, Wish
 from .imports import Renewed, archived_entries, carried
 from .plan import RepublishPlan, TableWay, plan_republish
-from .rows import LeftOut, Rows
+from .rows import BY_EXPORT, LeftOut, Rows
 from .standing import ReadingBack
 
 if TYPE_CHECKING:
@@ -104,8 +104,10 @@ class Republisher:
         """How to fulfil *wish*, of which no tables mean all. NotRepublishable, OtherSchema, NotRestorable."""
         names = sorted(wish.tables or self._origin.archive.topics())
         restore = self._origin.plan(Wish(wish.to, tuple(names), wish.base))
-        facts = self._origin.below.describe(names)
         below = self._origin.below
+        facts = below.describe(names)
+        for name in sorted(set(names) - facts.keys()):
+            raise NotRepublishable(name, "only backups have it, and a new log is made of records", BY_EXPORT)
         ways = [
             TableWay(facts[name], tuple(below.versions(value_subject(name))), tuple(below.versions(key_subject(name))))
             for name in names
@@ -160,7 +162,7 @@ class Republisher:
     def _is_resolved(self, plan: RepublishPlan) -> bool:
         if not self._store.exists():
             return False
-        with suppress(StoreError), StoreFile(self._store, self._limits) as store:
+        with suppress(StoreFormat), StoreFile(self._store, self._limits) as store:
             return store.cluster_id == plan.from_cluster_id and store.position == plan.restore.target
         return False
 

@@ -67,7 +67,7 @@ class Rows:
             gone = self._in(tp, first, stop)
             if gone:
                 why = f"{gone:,} of its rows lie in offsets {first} to {stop}, which only a backup has"
-                raise NotRepublishable(tp.topic, why, _BY_EXPORT)
+                raise NotRepublishable(tp.topic, why, BY_EXPORT)
         return self._in(tp, 0, _BEYOND)
 
     def origins(self, tp: TopicPartition) -> Iterator[tuple[str, bytes]]:
@@ -130,7 +130,7 @@ class Rows:
             raise self._lacks(tp, len(wanted) - found, link)
 
     def _lacks(self, tp: TopicPartition, rows: int, link: Manifest) -> NotRepublishable:
-        return NotRepublishable(tp.topic, f"{rows:,} of its rows have no record in {link.name}", _BY_EXPORT)
+        return NotRepublishable(tp.topic, f"{rows:,} of its rows have no record in {link.name}", BY_EXPORT)
 
     def _operations(self, tp: TopicPartition, link: Manifest) -> dict[int, list[str]]:
         """The operation ids that are remembered, by the offset of the first row that bore them. (Two rows of one
@@ -195,4 +195,5 @@ SELECT count(*) FROM (
   GROUP BY ALL HAVING NOT bool_or(o.state = 'applied' AND t._offset IS NOT NULL))
 """
 
-_BY_EXPORT = "`restore` a store from the backup, `export` the table, `import` it into a new one"
+#: What leads on where records are lacking.
+BY_EXPORT = "`restore` a store from the backup, `export` the table, `import` it into a new one"

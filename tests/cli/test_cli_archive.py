@@ -25,7 +25,7 @@ def archived(cli: Cli, orders: str, tmp_path: Path) -> Path:
     folder = tmp_path / "archive"
     done = cli("archive", "run", "--archive", folder, "--tables", orders, "--until-end", "--json", "--every", "0.05")
     assert done.code == 0, done
-    assert (done.json[-1]["archived"], done.json[-1]["lag"]) == (2, 0)
+    assert done.json[-1]["archived"] >= 2 and done.json[-1]["lag"] == 0  # a ledger of imports may go with it
     return folder
 
 
@@ -34,7 +34,7 @@ def test_an_archive_is_run_and_checked(cli: Cli, orders: str, archived: Path) ->
     assert done.code == 0
     report = done.json[0]
     assert report["sound"] and report["log_asked"] and not report["notes"]
-    assert sum(each["rows"] for each in report["partitions"]) == 2
+    assert sum(each["rows"] for each in report["partitions"] if each["table"] == orders) == 2
     text = cli("archive", "check", "--archive", archived)
     assert text.code == 0 and text.out.splitlines()[-1].startswith("sound: ") and orders in text.out
     assert cli("archive", "run", "--archive", archived, "--tables", orders, "--until-end").code == 0
