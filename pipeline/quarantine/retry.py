@@ -156,7 +156,7 @@ class Retry:
 
     def _again(self, verdict: Verdict) -> Again:
         mine = verdict.candidate
-        origin = Origin(self.log.cluster_id, self.table.topic_id, *mine.place)
+        origin = Origin.of(self.log.cluster_id, self.table.topic_id, *mine.place)
         condition = None if self.table.conditions == "none" else verdict.condition
         headers = [*encode(Marks(condition=condition)), origin.header]
         return Again(mine.partition, mine.key, mine.value, tuple(headers))

@@ -10,7 +10,7 @@ from ...consumers.chunk import Chunk, WholeChunk
 from ...consumers.labels import ReadKeys
 from ...consumers.log import Poll
 from ...schemas.errors import NotFreshEnough, TableStopped
-from ...schemas.headers import ORIGIN, BadHeader, Headers, origin
+from ...schemas.headers import ORIGIN, BadHeader, Headers, kafkas_spelling, origin
 from ...schemas.kafka import Deadline
 from ...schemas.position import Position, TopicPartition, next_offset
 from ...schemas.table import Table
@@ -53,7 +53,8 @@ class _Scan:
             found = origin(headers)
         except BadHeader:
             return None  # another tool's: it says nothing
-        if found is None or (found.topic_id, found.partition.topic) != (self.table.topic_id, self.table.name):
+        mine = (kafkas_spelling(self.table.topic_id), self.table.name)
+        if found is None or (found.topic_id, found.partition.topic) != mine:
             return None
         return Place(found.partition, found.offset)
 
