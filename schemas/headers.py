@@ -85,6 +85,11 @@ _NUMBER = "(0|[1-9][0-9]{0,17})"
 _ORIGIN = re.compile(rf"([!-~]{{1,200}}) ([0-9A-Za-z_-]{{1,64}}) ([0-9A-Za-z._-]{{1,249}})/{_NUMBER}@{_NUMBER}")
 
 
+def kafkas_spelling(topic_id: str) -> str:
+    """Clients spell topic ids in base64 with ``/`` and ``+``; Kafka itself as in URLs."""
+    return topic_id.replace("/", "_").replace("+", "-")
+
+
 class Origin(NamedTuple):
     """Where the record that another repeats lies. ``str`` gives the header's text, the only one that it has."""
 
@@ -107,8 +112,8 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, cluster_id: str, topic_id: str, partition: TopicPartition, offset: int) -> Origin:
-        """With the topic's id as Kafka spells it: clients have it in base64 with ``/`` and ``+``."""
-        return cls(cluster_id, topic_id.replace("/", "_").replace("+", "-"), partition, offset)
+        """With the topic's id as Kafka spells it, however the client does."""
+        return cls(cluster_id, kafkas_spelling(topic_id), partition, offset)
 
     @property
     def header(self) -> tuple[str, bytes]:

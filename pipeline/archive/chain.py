@@ -19,6 +19,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ...consumers.checks import Seen
+from ...schemas.headers import kafkas_spelling
 from ...schemas.position import TopicPartition
 from .sealed import BrokenSeal, seal, unseal
 
@@ -32,8 +33,8 @@ class BrokenChain(ValueError):
 
 
 def topic_folder(topic: str, topic_id: str) -> str:
-    """``name/id``. Clients spell Kafka's topic ids in base64 with ``/`` and ``+``; Kafka itself as here."""
-    return f"{topic}/{topic_id.replace('/', '_').replace('+', '-')}"
+    """``name/id``, the id as Kafka spells it."""
+    return f"{topic}/{kafkas_spelling(topic_id)}"
 
 
 class Place(NamedTuple):

@@ -10,7 +10,7 @@ from ...consumers.chunk import Chunk, WholeChunk
 from ...consumers.labels import ReadKeys
 from ...consumers.log import Poll
 from ...schemas.errors import NotFreshEnough, TableStopped
-from ...schemas.headers import ORIGIN, BadHeader, Headers, Origin, origin
+from ...schemas.headers import ORIGIN, BadHeader, Headers, kafkas_spelling, origin
 from ...schemas.kafka import Deadline
 from ...schemas.position import Position, TopicPartition, next_offset
 from ...schemas.table import Table
@@ -53,10 +53,10 @@ class _Scan:
             found = origin(headers)
         except BadHeader:
             return None  # another tool's: it says nothing
-        if found is None or found.partition.topic != self.table.name:
+        mine = (kafkas_spelling(self.table.topic_id), self.table.name)
+        if found is None or (found.topic_id, found.partition.topic) != mine:
             return None
-        mine = Origin.of(found.cluster_id, self.table.topic_id, found.partition, found.offset)
-        return Place(found.partition, found.offset) if found == mine else None
+        return Place(found.partition, found.offset)
 
 
 def begin_of(log: Live, table: Table, candidates: Sequence[Candidate]) -> Position:

@@ -38,7 +38,7 @@ class WritableLog(FakeLog):
     def __init__(self) -> None:
         super().__init__(1)
         key = SchemaVersion(key_subject("keyed"), 1, 9, KEY)
-        self.add(Table("keyed", "id/k+", 2, (SchemaVersion(value_subject("keyed"), 1, 1, ROW),), ("id",), "avro", key))
+        self.add(Table("keyed", "i+d/k", 2, (SchemaVersion(value_subject("keyed"), 1, 1, ROW),), ("id",), "avro", key))
         self.add(Table("plain", "id-p", 2, (SchemaVersion(value_subject("plain"), 1, 2, ROW),)))
         self.before_commit: Callable[[], None] = lambda: None
 

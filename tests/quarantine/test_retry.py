@@ -60,7 +60,7 @@ def test_what_became_a_row_is_written_with_its_origin_and_stays_in_quarantine(be
     assert (states(tried), tried.written, tried.token) == (["ready", "bad"], 1, Position({K0: 4}))
     record = bench.log.records("keyed", 0)[-1]
     assert record is not None and record.value() == bench.log.records("keyed", 0)[1].value()  # type: ignore[union-attr]
-    assert origin(record.headers() or []) == Origin("fake-cluster", "id_k-", K0, 1)
+    assert origin(record.headers() or []) == Origin("fake-cluster", "i-d_k", K0, 1)
     bench.fold()
     assert bench.rows("SELECT id, n, tag, _offset FROM keyed ORDER BY id") == [(1, 10, None, 0), (2, 20, "new", 3)]
     assert bench.quarantine() == quarantine

@@ -39,6 +39,16 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
     return lose(tmp_path_factory.mktemp("lost"), 150)
 
 
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[str]:
+    """A new cluster, empty."""
+    broker = LocalBroker(tmp_path / "new-home")
+    try:
+        yield broker.start().bootstrap_servers
+    finally:
+        broker.stop()
+
+
 def republished(lost: Lost, log: mg.Log, scratch: Path, wish: Wish | None = None) -> dict[str, Table]:
     republisher = Republisher(mg.Archive(lost.archive), log, scratch)
     return {table.name: table for table in republisher.run(republisher.plan(wish or Wish()))}
@@ -46,13 +56,12 @@ def republished(lost: Lost, log: mg.Log, scratch: Path, wish: Wish | None = None
 
 @pytest.mark.parametrize("kills", [SHORT, pytest.param(ALL, marks=pytest.mark.slow)], ids=["short", "all"])
 def test_a_new_log_and_replicas_come_of_the_archive_alone_however_often_it_is_killed(
-    kills: tuple[tuple[str, int], ...], lost: Lost, own_broker: LocalBroker, tmp_path: Path
+    kills: tuple[tuple[str, int], ...], lost: Lost, first: str, tmp_path: Path
 ) -> None:
-    servers = own_broker.status().bootstrap_servers
-    with mg.connect(servers) as log:
+    with mg.connect(first) as log:
         assert log.cluster_id != lost.cluster_id
         for step, nth in kills:
-            assert run(lost.archive, servers, tmp_path / "scratch", lost.tables, step, nth) == -signal.SIGKILL, step
+            assert run(lost.archive, first, tmp_path / "scratch", lost.tables, step, nth) == -signal.SIGKILL, step
             assert [table.name for table in log.tables()] == (sorted(lost.tables) if step == "shown" else []), step
         _is_as_it_was(lost, log, tmp_path)
 
@@ -127,9 +136,9 @@ def _files_are_known(lost: Lost, log: mg.Log, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Another new cluster, for what goes wrong. Each test has tables of its own."""
-    broker = LocalBroker(tmp_path_factory.mktemp("spare-home"))
+    broker = LocalBroker(tmp_path_factory.mktemp("second-home"))
     try:
         yield broker.start().bootstrap_servers
     finally:
@@ -137,17 +146,17 @@ def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_the_command_does_nothing_unless_it_is_told_to(
-    lost: Lost, spare: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lost: Lost, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = lost.plan.tables[2]
-    line = ["archive", "republish", "--archive", str(lost.archive), "--bootstrap-servers", spare, "--tables", name]
+    line = ["archive", "republish", "--archive", str(lost.archive), "--bootstrap-servers", second, "--tables", name]
     line += ["--scratch", str(tmp_path / "scratch")]
 
     def run_it(*more: str) -> str:
         assert main([*line, *more]) == 0
         return capsys.readouterr().out
 
-    with mg.connect(spare) as log:
+    with mg.connect(second) as log:
         assert f"{name}: 4 partitions, 1 versions; topic and table are made" in run_it()
         before = json.loads(run_it("--json"))
         assert not before["executed"] and before["tables"][0]["state"] == "new" and not before["republished"]
@@ -164,16 +173,16 @@ def test_the_command_does_nothing_unless_it_is_told_to(
 # -- what is refused -------------------------------------------------------------------------------
 
 
-def test_nothing_is_written_beside_what_others_wrote(lost: Lost, spare: str, tmp_path: Path) -> None:
+def test_nothing_is_written_beside_what_others_wrote(lost: Lost, second: str, tmp_path: Path) -> None:
     """Another topic; records of others, before and meanwhile; rows of another time. No table shows."""
-    raw = Raw({"bootstrap.servers": spare})
+    raw = Raw({"bootstrap.servers": second})
 
     def others(topic: str) -> None:
         raw.produce(topic, b"theirs", b"k", 0)
         assert raw.flush(20) == 0
 
     left = lost.plan.tables[0]
-    with mg.connect(spare) as log:
+    with mg.connect(second) as log:
         log.make_topic(left, 3, {})
         with pytest.raises(errors.NotRepublishable, match="3 partitions, not 8"):
             republished(lost, log, tmp_path, Wish(tables=(left,)))
@@ -181,7 +190,7 @@ def test_nothing_is_written_beside_what_others_wrote(lost: Lost, spare: str, tmp
         others("lines")
         with pytest.raises(errors.NotRepublishable, match="offset 0 that somebody else has written"):
             republished(lost, log, tmp_path, Wish(tables=("lines",)))
-        assert run(lost.archive, spare, tmp_path, ["people"], "committed", 2) == -signal.SIGKILL
+        assert run(lost.archive, second, tmp_path, ["people"], "committed", 2) == -signal.SIGKILL
         others("people")
         with pytest.raises(errors.NotRepublishable, match="somebody else has written"):
             republished(lost, log, tmp_path, Wish(tables=("people",)))
@@ -192,21 +201,21 @@ def test_nothing_is_written_beside_what_others_wrote(lost: Lost, spare: str, tmp
         assert not {"lines", "people", left} & {table.name for table in log.tables()}
 
 
-def test_of_two_runs_the_newer_goes_on(lost: Lost, spare: str, tmp_path: Path) -> None:
+def test_of_two_runs_the_newer_goes_on(lost: Lost, second: str, tmp_path: Path) -> None:
     """The older one is fenced wherever it stands, and what it had not committed is not there."""
     tables = ("plain", lost.plan.tables[1])
-    with mg.connect(spare) as log, mg.connect(spare) as second:
+    with mg.connect(second) as log, mg.connect(second) as newer:
         done: dict[str, Table] = {}
 
         def overtaken(step: str) -> None:
             if step == "sent" and not done:
-                done.update(republished(lost, second, tmp_path / "second", Wish(tables=tables)))
+                done.update(republished(lost, newer, tmp_path / "second", Wish(tables=tables)))
 
         first = Republisher(mg.Archive(lost.archive), log, tmp_path / "first", step=overtaken)
         with pytest.raises(errors.RepublishStopped):
             first.run(first.plan(Wish(tables=tables)))
         for name in tables:
-            assert len(raw_records(spare, name, lost.declared[name].partitions)) == done[name].rows > 0
+            assert len(raw_records(second, name, lost.declared[name].partitions)) == done[name].rows > 0
 
 
 def test_the_archives_own_cluster_is_refused(broker: str, tmp_path: Path) -> None:
