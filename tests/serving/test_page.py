@@ -207,7 +207,7 @@ def test_an_error_is_one_line_with_a_hint(shown: Shown) -> None:
 
 
 def test_a_long_answer_is_cut_and_hung_up_on(shown: Shown) -> None:
-    shown.ask("select range as n from range(200000)")
+    shown.ask("select range as n, repeat('x', 1000) as long from range(20000)")
     shown.page.until("the first rows", "document.querySelectorAll('#answer tbody tr').length === 1000")
     assert "the rest was not fetched" in shown.page.text("#answer .about strong")
     live = "fetch('/metrics').then((r) => r.text()).then((t) => t.includes('merganser_answers_open 0.0'))"
