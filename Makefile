@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint crash stories history bank drill-restore damage bench bench-archive lock clean
+.PHONY: help setup demo test test-long lint crash stories history bank drill-restore damage bench bench-archive bench-serving lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -56,6 +56,9 @@ damage: setup ## every bit of a backup flipped, and 20,000 cuts, swaps, deletion
 
 bench: setup ## rows/s as ratios of a raw consumer, freshness, memory
 	$(BIN)/python -m bench
+
+bench-serving: setup ## answers over Flight SQL, as ratios of the same queries in the process
+	$(BIN)/python -m bench.serving
 
 bench-archive: setup ## archiving, reading back and checking 1 M rows, as ratios of a raw consumer
 	$(BIN)/python -m bench.archive

@@ -290,7 +290,9 @@ class Replica:
             except duckdb.Error:
                 names = set()  # the query itself will say what is wrong with it
             stored = {name.casefold(): name for name in stored_tables(cursor)}
-            frozen = next(filter(None, (same_name(name, derived_tables(cursor)) for name in names)), None)
+            others = [name for name in names if name.casefold() not in stored]
+            derived = derived_tables(cursor) if others else {}
+            frozen = next(filter(None, (same_name(name, derived) for name in others)), None)
             if frozen is not None:
                 raise NotHeld(f"table {frozen!r}, which is derived and not kept up")
             names = {stored.get(name.casefold(), name) for name in names}  # SQL's names do not differ by case

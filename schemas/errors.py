@@ -644,7 +644,7 @@ class AuditFailed(StoreError):
 
     path: str
     why: str
-    hint: str = "keep the file for a look at it; the log has every row, so a new store can be built"
+    hint: str = "keep a copy for a look at it; `merganser replay TABLE --into NAME --swap` makes it anew out of the log"
 
     def what(self) -> str:
         return f"the account of store {self.path} is off: {self.why}"

@@ -23,19 +23,20 @@ CACHE = CHECKOUT / ".merganser"
 
 settings.register_profile("steady", derandomize=True)
 
-#: Files that take longest for the number of their tests.
+#: Files that take longest for the number of their tests; those that work beside those that wait.
 LONG = (
     "test_crash",
-    "test_broker_life",
-    "test_history",
-    "test_store_failures",
-    "test_transaction_outage",
     "test_split_group",
-    "test_bad_records",
-    "test_shop",
+    "test_broker_life",
+    "test_transaction_outage",
+    "test_history",
     "test_broker_outage",
+    "test_store_failures",
+    "test_shop",
     "test_lost_logs",
+    "test_bad_records",
     "test_archive_kafka",
+    "test_live_node",
     "test_kill",
     "test_drill",
     "test_import",

@@ -125,7 +125,7 @@ def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
     ]
     emit_table([*names, "state"], rows, numeric=names[1:])
     for table in store.derived().values():
-        made = "a replay of it was killed" if not table.whole else f"{table.rows:,} rows, {table.made_of}"
+        made = "not whole: its replay did not end" if not table.whole else f"{table.rows:,} rows, {table.made_of}"
         emit(f"{table.name}: derived from {table.source}, {made}")
     emit(f"position {store.position}")
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import merganser as mg
 from crash.oracle import Findings, check
@@ -38,6 +39,8 @@ class Plan:
     steps: Sequence[str] = STEPS
     broker_every: int = 0
     """In every so many-th cycle the broker is killed as well; 0: never."""
+    deaths: Sequence[Literal["start", "step", "work"]] = ("start", "step", "work", "step", "step")
+    """How one life after another ends, again and again: while it starts, at the next step, at work."""
 
 
 @dataclass
@@ -144,6 +147,7 @@ class Cycles:
         self._random = random.Random(plan.seed)
         self._names = (f"crash-append-{tag}", f"crash-keyed-{tag}")
         self._tag = tag
+        self._steps_taken = 0
         self._killed_at: float | None = None
         self._child: Child | None = None
         self.store = folder / "crash.duckdb"
@@ -172,16 +176,15 @@ class Cycles:
         return self.report
 
     def _cycle(self, number: int) -> None:
-        """One life. Two in five end at a random moment, the others at the steps in turn."""
-        turn, of_five = divmod(number, 5)
+        """One life."""
+        death = self._plan.deaths[number % len(self._plan.deaths)]
         if self._plan.broker_every and self._kill_broker and number % self._plan.broker_every == 7:
             self._live("broker", None, self._with_the_broker)
-        elif not self._plan.naive and of_five in (0, 2):
-            kind = "start" if of_five == 0 else "work"
-            self._live(kind, None, self._soon if kind == "start" else self._at_work)
+        elif not self._plan.naive and death != "step":
+            self._live(death, None, self._soon if death == "start" else self._at_work)
         else:
-            at = number if self._plan.naive else turn * 3 + (1, 3, 4).index(of_five)
-            step = self._plan.steps[at % len(self._plan.steps)]
+            step = self._plan.steps[self._steps_taken % len(self._plan.steps)]
+            self._steps_taken += 1
             self._live(step, step, self._change_schema if step.startswith("alter") else lambda child: None)
 
     def _live(self, kind: str, step: str | None, until: Callable[[Child], None]) -> None:

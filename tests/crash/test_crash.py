@@ -13,8 +13,10 @@ from merganser.consumers.store import STEPS
 from merganser.pipeline.broker import LocalBroker
 
 
+@pytest.mark.timeout(400)  # beside others; a hang ends it after 90 s
 def test_killed_at_every_step_a_replica_loses_and_doubles_nothing(broker: str, tmp_path: Path) -> None:
-    report = run(broker, tmp_path, Plan(cycles=19, seed=18, rows_per_s=800))
+    deaths = ("start", "work", *["step"] * len(STEPS))
+    report = run(broker, tmp_path, Plan(cycles=len(deaths), deaths=deaths, seed=18, rows_per_s=800))
     assert report.findings.none, report.text()
     assert set(STEPS) <= set(report.kills)
 

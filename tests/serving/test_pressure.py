@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 import merganser as mg
+from merganser.consumers import dbfile
 from merganser.consumers import store as stores
 from merganser.consumers.store import Store
 from merganser.pipeline.serving.ask import Ask, ServingLimits
@@ -69,7 +70,7 @@ def test_what_readers_have_spilled_is_taken_back_before_the_disk_is_said_to_be_f
 ) -> None:
     with world(tmp_path, rows=5) as served:
         gate = served.replica._store._gate
-        monkeypatch.setattr(stores.shutil, "disk_usage", lambda path: Disk(0 if gate._inside else 2**40))
+        monkeypatch.setattr(dbfile.shutil, "disk_usage", lambda path: Disk(0 if gate._inside else 2**40))
         guard = Guard(served.replica)
         greedy = threading.Thread(target=lambda: refused(guard, "SELECT count(*) FROM range(1000000000000)"))
         greedy.start()

@@ -144,7 +144,7 @@ def test_a_full_disk_stops_before_anything_is_written(tmp_path: Path, monkeypatc
     usage = shutil.disk_usage(tmp_path)
     with replica(world, path, SMALL) as opened:
         with monkeypatch.context() as patched:
-            patched.setattr("merganser.consumers.store.shutil.disk_usage", lambda _: usage._replace(free=0))
+            patched.setattr("merganser.consumers.dbfile.shutil.disk_usage", lambda _: usage._replace(free=0))
             with pytest.raises(StoreFull):
                 opened.run()
         assert opened.rows("plain", ["id"]) == []
