@@ -124,7 +124,7 @@ export class Chart {
   }
 
   key(event) {
-    const last = this.px.length - 1, at = this.at ?? last + 1;
+    const last = (this.px?.length ?? 0) - 1, at = this.at ?? last + 1;
     const to = { ArrowLeft: Math.max(0, at - 1), ArrowRight: Math.min(last, at + 1), Home: 0, End: last }[event.key];
     if (event.key === "Escape") this.mark(null);
     if (to === undefined || last < 0) return;
