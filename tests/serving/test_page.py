@@ -78,9 +78,8 @@ def shown(broker: str, chromium: Browser, tmp_path_factory: pytest.TempPathFacto
     raw.flush()
     store = tmp_path_factory.mktemp("page") / "shop.duckdb"
     with mg.Replica(store, log, "page", [TABLE]) as replica:
-        with Doors(ServeConfig(http="127.0.0.1:0"), replica, log) as doors:
+        with Doors(ServeConfig(http="127.0.0.1:0"), replica, log) as doors, chromium.page() as page:
             assert doors.http is not None
-            page = chromium.page()
             page.size(1280)
             page.open(doors.http)
             page.until("the table", "document.querySelectorAll('#tables tbody').length === 1")
@@ -207,7 +206,7 @@ def test_an_error_is_one_line_with_a_hint(shown: Shown) -> None:
 
 
 def test_a_long_answer_is_cut_and_hung_up_on(shown: Shown) -> None:
-    shown.ask("select range as n from range(200000)")
+    shown.ask("select range as n, repeat('x', 1000) as long from range(20000)")
     shown.page.until("the first rows", "document.querySelectorAll('#answer tbody tr').length === 1000")
     assert "the rest was not fetched" in shown.page.text("#answer .about strong")
     live = "fetch('/metrics').then((r) => r.text()).then((t) => t.includes('merganser_answers_open 0.0'))"
@@ -240,14 +239,14 @@ def test_markup_in_a_value_stays_text(shown: Shown) -> None:
 
 
 def test_markup_in_the_name_of_a_table_stays_text(chromium: Browser, tmp_path: Path) -> None:
-    with strange_node(tmp_path, HOSTILE) as url:
-        page = chromium.page()
+    with strange_node(tmp_path, HOSTILE) as url, chromium.page() as page:
         page.open(url)
         page.until("the table", f"document.querySelector('.fold')?.textContent === {json.dumps(HOSTILE)}")
         page.until("the list", f"document.getElementById('names').textContent.includes({json.dumps(HOSTILE)})")
         page.until("the legend", f"document.getElementById('legend').textContent === {json.dumps(HOSTILE)}")
         page.run("document.querySelector('.fold').click()")
         page.until("its row", "document.querySelectorAll('.detail .frame').length === 2")
+        page.until("the chart", "!!document.querySelector('#rate-chart .line')")
         page.run("document.getElementById('rate-chart').focus()")
         page.press("ArrowLeft")
         assert HOSTILE in page.text("#rate-chart .tip") and HOSTILE in page.text("#rate-chart [role=status]")
@@ -312,6 +311,8 @@ def test_every_control_has_a_name(shown: Shown) -> None:
 
 def test_a_chart_is_read_by_arrow_keys(shown: Shown) -> None:
     page = shown.page
+    page.run("document.getElementById('lag-chart').focus()")
+    page.press("ArrowLeft")  # also when there may be nothing yet
     page.until("some samples", "document.querySelectorAll('#lag-chart polyline').length === 1")
     page.run("document.getElementById('lag-chart').focus()")
     page.press("ArrowLeft")
@@ -324,11 +325,10 @@ def test_a_chart_is_read_by_arrow_keys(shown: Shown) -> None:
 
 
 def test_a_node_that_goes_away_is_told_of_and_comes_back(chromium: Browser, tmp_path: Path) -> None:
-    with world(tmp_path, rows=5) as opened:
+    with world(tmp_path, rows=5) as opened, chromium.page() as page:
         with Doors(ServeConfig(http="127.0.0.1:0"), opened.replica, opened.log) as doors:
             assert doors.http is not None
             url = doors.http
-            page = chromium.page()
             page.open(url)
             page.until("being up to date", "document.getElementById('headline').textContent === 'Up to date'")
         page.until("its absence", "document.getElementById('headline').textContent === 'The node does not answer'")
@@ -345,10 +345,9 @@ def test_who_may_come_in_is_asked_once_and_nothing_is_stored(chromium: Browser, 
     with changing(users) as change:
         password = Hash.of("correct horse", Cost(4, 8, 1))
         change.add(User("reader", "reader", frozenset({"orders"}), password))
-    with world(tmp_path, rows=5) as opened:
+    with world(tmp_path, rows=5) as opened, chromium.page() as page:
         with Doors(ServeConfig(http="127.0.0.1:0", users=users), opened.replica, opened.log) as doors:
             assert doors.http is not None
-            page = chromium.page()
             page.open(doors.http)
             page.until("the question", "document.getElementById('login').open")
             page.type("reader")

@@ -62,6 +62,7 @@ class Page:
         return self._browser.call(method, params, self._session)
 
     def open(self, url: str) -> None:
+        self.call("Page.bringToFront")
         self.call("Page.navigate", url=url)
         wait_for(f"{url} to be there", lambda: bool(self.run("document.readyState === 'complete'")))
 
@@ -129,10 +130,15 @@ class Browser:
         self._number = 0
         self.complaints: list[str] = []
 
-    def page(self) -> Page:
+    @contextmanager
+    def page(self) -> Iterator[Page]:
+        """A page of its own. The one that was opened last is in front: those behind are told that nobody sees them."""
         target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        return Page(self, session)
+        try:
+            yield Page(self, session)
+        finally:
+            self.call("Target.closeTarget", {"targetId": target})
 
     def call(self, method: str, params: dict[str, Any], session: str | None = None) -> dict[str, Any]:
         self._number += 1

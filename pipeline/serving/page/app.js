@@ -114,7 +114,7 @@ function missed(error) {
   byId("page").classList.add("away");
   const since = duration(Math.max(1, (Date.now() - awaySince) / 1000));
   const headline = error.status === 0 ? "The node does not answer" : "The node cannot tell how it is";
-  state({ kind: "bad", headline, reasons: [{ why: `For ${since}: ${error.message}. Asking again each second.`, hint: error.hint }] });
+  state({ kind: "bad", headline, reasons: [{ why: `${error.status === 0 ? "" : `${error.message}. `}For ${since}. Asking again each second; what is below was seen last.`, hint: error.hint }] });
 }
 
 // -- who asks ----------------------------------------------------------------------------------

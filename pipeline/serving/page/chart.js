@@ -62,7 +62,7 @@ export class Chart {
     const stacked = kind === "layers";
     const sums = x.map((_, i) => series.reduce((sum, s) => sum + (s.values[i] ?? 0), 0));
     const all = stacked ? sums : series.flatMap((s) => s.values.filter((value) => value !== null));
-    const low = Math.min(0, ...all), high = Math.max(...all, low + 1e-9, stacked ? 1 : -Infinity);
+    const low = Math.min(0, ...all), high = Math.max(...all, low + 1e-9, stacked ? 4 : -Infinity);
     const marks = ticks(low, high);
     const top = Math.max(high, marks.at(-1) ?? high);
     const y = (value) => height - BOTTOM - ((value - low) / (top - low)) * (height - BOTTOM - TOP);
@@ -124,7 +124,7 @@ export class Chart {
   }
 
   key(event) {
-    const last = this.px.length - 1, at = this.at ?? last + 1;
+    const last = (this.px?.length ?? 0) - 1, at = this.at ?? last + 1;
     const to = { ArrowLeft: Math.max(0, at - 1), ArrowRight: Math.min(last, at + 1), Home: 0, End: last }[event.key];
     if (event.key === "Escape") this.mark(null);
     if (to === undefined || last < 0) return;

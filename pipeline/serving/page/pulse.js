@@ -6,6 +6,7 @@ const MOST = 300;
 
 export class Pulse {
   constructor() {
+    this.colours = new Map();
     this.forget();
   }
 
@@ -13,7 +14,6 @@ export class Pulse {
   forget() {
     this.at = [];
     this.tables = new Map();
-    this.colours = new Map();
   }
 
   get since() {
