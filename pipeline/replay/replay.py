@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...consumers.apply import BatchLimits
+from ...consumers.apply import BatchLimits, Settled
 from ...consumers.audit import audit_store
 from ...consumers.catchup import apply_until
 from ...consumers.checks import Held
@@ -126,19 +126,26 @@ class Replayer:
         """Apply the log up to the target, of the table and of those that its transactions wrote to."""
         tables = {plan.table} | self._begun(begin)
         everything = {tp.topic for tp in begin}
+        # Where the store is, what it has settled is settled: it may not follow all parts of a transaction any more.
+        settled: Settled = shadows.settled if plan.target == facts.position else lambda lacking: set()
         if self.source.log.table(plan.table).compacted:
             tables = everything  # the records that name a transaction's tables may be gone
         while True:
             mine = {tp: each for tp, each in begin.items() if tp.topic in tables}
             try:
-                self._apply_of(sources.capped(plan, tables), mine, shadows, everything - tables)
+                self._apply_of(sources.capped(plan, tables), mine, shadows, everything - tables, settled)
                 return plan.target.of(tables)
             except MoreTables as more:
                 self._clean()
                 tables |= more.tables
 
     def _apply_of(
-        self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows, others: set[str]
+        self,
+        plan: ReplayPlan,
+        begin: Mapping[TopicPartition, Held],
+        shadows: Shadows,
+        others: set[str],
+        settled: Settled,
     ) -> None:
         if not self._goes_on(plan, begin, shadows):
             self._clean()
@@ -159,7 +166,7 @@ class Replayer:
             log = WatchedLog(self.source.log, plan.target, others)
             tables = sorted({tp.topic for tp in plan.target})
             try:
-                apply_until(log, store, tables, plan.target, told, self.batches, work="replay")
+                apply_until(log, store, tables, plan.target, told, self.batches, work="replay", settled=settled)
             except TableStopped:
                 store.close()
                 self._clean()  # what is wrong with the log may be mended by the next run
