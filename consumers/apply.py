@@ -356,8 +356,11 @@ class Applier:
         unclosed = waiting.unclosed()
         if unclosed:
             waiting.close(unclosed, self._patiently(lambda: self._log.horizon(self._collector.owned)))
-        if waiting.torn(self._collector.position):
+        torn = waiting.torn(self._collector.position)
+        if torn:
             self.flush()  # what was read and not decided on may be what they wait for
+            # Their other parts may have been applied while a table of them was not followed.
+            waiting.settle(self._store.settled({why.tx for why in torn}))
         stopped = waiting.overfull(self._pending_bytes) or waiting.torn(self._collector.position)
         if stopped:
             self._stop_tables(stopped)
@@ -395,7 +398,7 @@ class Applier:
         self._prune(keep=self._collector.owned | set(partitions))
         going_on = [tp for tp in partitions if self._follow.goes_on(tp.topic)]
         starts, stopped = self._patiently(lambda: self._follow.starts(going_on))
-        self._own(starts)
+        self._patiently(lambda: self._own(starts))
         if stopped:
             self._stop_tables(stopped)
         return Position({start.partition: start.read_from for start in starts})

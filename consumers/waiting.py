@@ -112,8 +112,9 @@ class Waiting:
         return self._atomicity.lacking_records()
 
     def settle(self, transactions: Collection[str]) -> None:
-        """These were decided on while other parts of them were not followed."""
+        """These were decided on while other parts of them were not followed; they are looked at with the next batch."""
         self._atomicity.settled |= set(transactions)
+        self.changed = True
 
     def close(self, transactions: Iterable[str], ends: Position) -> None:
         """As :meth:`Atomicity.close`; what waits is looked at again with the next batch."""

@@ -124,7 +124,7 @@ class Replayer:
         self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows, facts: Facts
     ) -> Position:
         """Apply the log up to the target, of the table and of those that its transactions wrote to."""
-        tables = {plan.table} | self._begun(begin)
+        tables = {plan.table} | self._begun(plan.table, begin)
         everything = {tp.topic for tp in begin}
         # Where the store is, what it has settled is settled: it may not follow all parts of a transaction any more.
         settled: Settled = shadows.settled if plan.target == facts.position else lambda lacking: set()
@@ -173,15 +173,16 @@ class Replayer:
                 raise
         self.step("applied")
 
-    def _begun(self, begin: Mapping[TopicPartition, Held]) -> set[str]:
-        """The tables that an earlier run, which was killed, has found to belong together."""
+    def _begun(self, table: str, begin: Mapping[TopicPartition, Held]) -> set[str]:
+        """The tables that an earlier run for *table*, which was killed, has found to belong together."""
         if not self.side.exists():
             return set()
         try:
             with self._beside() as con:
-                return {tp.topic for tp in held_partitions(con) if tp in begin}
+                found = {tp.topic for tp in held_partitions(con) if tp in begin}
         except (StoreError, duckdb.Error):
             return set()
+        return found if table in found else set()
 
     def _goes_on(self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows) -> bool:
         """True if what was begun beside the store leads to the target."""

@@ -1,4 +1,4 @@
-"""What a store has settled without all parts of a transaction is settled in a replay of it too."""
+"""What a store has settled without all parts of a transaction is settled: when it goes on, and in a replay of it."""
 
 from __future__ import annotations
 
@@ -116,3 +116,34 @@ def test_elsewhere_a_transaction_that_the_target_cuts_in_two_stays_whole(tmp_pat
     log.replay(path, "a", to="a/0:1,b/0:0")
     with StoreFile(path) as store:
         assert store.query("SELECT * FROM a").rows() == []
+
+
+@both_ways
+def test_a_table_that_was_left_out_for_a_while_is_followed_again(
+    naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a transaction that was written meanwhile, the other part is there."""
+    log, path = TwoTables(), tmp_path / "store.duckdb"
+    log.transaction("t1", 1, 1)
+    log.fold(path, "a", "b")
+    log.transaction("t2", 2, 2)
+    log.fold(path, "a")
+    monkeypatch.setattr("merganser.consumers.apply._CLOSE_S", 0.0)
+    if naive:
+        monkeypatch.setattr(Store, "settled", lambda self, transactions: set())
+    with caught(naive), Replica(path, log, "g", ["a", "b"], limits=STORE_LIMITS) as replica:
+        replica.wait(log.everything())
+        assert replica.query("SELECT id FROM b ORDER BY 1").rows() == [(1,), (2,)]
+        assert replica.stopped == {}
+
+
+def test_what_another_replay_left_beside_is_not_read_along(tmp_path: Path) -> None:
+    """The log of its tables may have lost its beginning since."""
+    log, path = TwoTables(), tmp_path / "store.duckdb"
+    log.row("a", 1, 1)
+    log.row("b", 1, 1)
+    log.fold(path, "a", "b")
+    log.fold(path.with_name("store.duckdb.replaying"), "b")
+    log.row("b", 2, 2)
+    log.trim("b", 0, 1)
+    assert {tp.topic for tp in log.replay(path, "a").read} == {"a"}
