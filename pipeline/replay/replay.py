@@ -49,8 +49,10 @@ _PLACED = tuple(name for name, _ in PLACE)
 
 def facts_of(con: duckdb.DuckDBPyConnection) -> Facts:
     """What planning has to know of the open store."""
-    stopped = {name: table.stopped for name, table in stored_tables(con).items() if table.stopped}
-    return Facts(held_partitions(con), stopped, derived_tables(con), tuple(sql_tables(con)))
+    tables = stored_tables(con)
+    stopped = {name: table.stopped for name, table in tables.items() if table.stopped}
+    keys = {name: table.declared_key for name, table in tables.items()}
+    return Facts(held_partitions(con), stopped, derived_tables(con), tuple(sql_tables(con)), keys)
 
 
 @dataclass(frozen=True)
