@@ -28,7 +28,7 @@ WORDS: Mapping[State, str] = {
     "ready": "will be written",
     "retried": "was written again already",
     "superseded": "has a later record of its key",
-    "waiting": "has a key whose records are held back",
+    "waiting": "has a key whose records are held back, or not read yet",
     "part": "is a part of a transaction, which was rejected whole",
     "bad": "is no row still",
     "lost": "is older than what the log has left",
@@ -131,7 +131,7 @@ def _judged(mine: Candidate, later: Later, held_back: Collection[Key]) -> Verdic
     if why := mine.bad or _unheard(mine, marks):
         return Verdict(mine, "bad", why)
     if mine.identity is not None and (mine.partition, mine.identity) in held_back:
-        return Verdict(mine, "waiting", "its transaction is not whole yet")
+        return Verdict(mine, "waiting", "the store has not applied all of them yet")
     return Verdict(mine, "ready")
 
 

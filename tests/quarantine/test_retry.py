@@ -350,3 +350,19 @@ def test_a_producers_clock_does_not_hide_a_retry(tmp_path: Path) -> None:
     other = next(i for i in range(5, 50) if partition_of(bench.log.key("keyed", i) or b"", 2) == 1)
     assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["ready"]
     assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["retried"]
+
+
+def test_a_repaired_key_waits_for_the_store_to_read_its_partition(tmp_path: Path) -> None:
+    """Else the retry is for a row that is not there, is rejected, and is spent."""
+    bench = Bench(tmp_path / "store.duckdb")
+    other = next(i for i in range(5, 50) if partition_of(bench.log.key("keyed", i) or b"", 2) == 1)
+    for n in range(3):
+        bench.log.row("keyed", 0, 100 + n, 1)
+    bench.log.row("keyed", 1, other, 1)
+    bench.log.row("keyed", 0, 4, -1)
+    bench.fold(cut={K0: 4})
+    assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["waiting"]
+    bench.fold()
+    assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["ready"]
+    bench.fold()
+    assert bench.rows(f"SELECT n FROM keyed WHERE id = {other}") == [(7,)]
