@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ import duckdb
 
 from ..schemas.errors import StoreFailed, TableStopped
 from ..schemas.position import Position, TopicPartition
-from .atomic import OVERHEAD
+from .atomic import OVERHEAD, Entry
 from .batch import Batch
 from .checks import Stored
 from .collect import Collector, MustStop
@@ -39,6 +39,9 @@ from .reads import one_line
 from .store import Store
 
 _log = logging.getLogger("merganser.apply")
+
+#: Of which transactions with these records it is known that they wait for nothing more.
+Settled = Callable[[Sequence[Entry]], set[str]]
 
 #: How often group offsets are reported.
 _REPORT_S = 1.0
@@ -223,13 +226,15 @@ class Applier:
         self._hand_over()
         self._settle()
 
-    def rest(self, end: Position) -> None:
+    def rest(self, end: Position, settled: Settled) -> None:
         """The log is cut at *end*, and read up to there: apply all that can be. What a transaction lacks may lie
-        beyond; but who decided on one knew that it is torn."""
+        beyond; but who decided on one knew that it is torn, and what is *settled* does not wait for the rest."""
         self.flush()
         waiting = self._collector.waiting
         if not waiting.idle:
-            waiting.close(waiting.decided(), end)
+            known = settled(waiting.lacking())
+            waiting.settle(known)
+            waiting.close([*waiting.decided(), *known], end)
             self.flush()
 
     def _housekeeping(self) -> None:
@@ -351,8 +356,11 @@ class Applier:
         unclosed = waiting.unclosed()
         if unclosed:
             waiting.close(unclosed, self._patiently(lambda: self._log.horizon(self._collector.owned)))
-        if waiting.torn(self._collector.position):
+        torn = waiting.torn(self._collector.position)
+        if torn:
             self.flush()  # what was read and not decided on may be what they wait for
+            # Their other parts may have been applied while a table of them was not followed.
+            waiting.settle(self._store.settled({why.tx for why in torn}))
         stopped = waiting.overfull(self._pending_bytes) or waiting.torn(self._collector.position)
         if stopped:
             self._stop_tables(stopped)
@@ -390,7 +398,7 @@ class Applier:
         self._prune(keep=self._collector.owned | set(partitions))
         going_on = [tp for tp in partitions if self._follow.goes_on(tp.topic)]
         starts, stopped = self._patiently(lambda: self._follow.starts(going_on))
-        self._own(starts)
+        self._patiently(lambda: self._own(starts))
         if stopped:
             self._stop_tables(stopped)
         return Position({start.partition: start.read_from for start in starts})

@@ -282,6 +282,10 @@ class Atomicity:
 
     # -- transactions that cannot become whole -----------------------------------------------
 
+    def lacking_records(self) -> list[Entry]:
+        """The records that are held back, of transactions that lack some."""
+        return [entry for open_ in self._lacking.values() for entry in open_.unit.entries]
+
     def unclosed(self) -> list[str]:
         """The transactions that lack records, and of which it is not known where the log ended then."""
         return [tx for tx, open_ in self._lacking.items() if open_.ends is None]

@@ -14,7 +14,7 @@ import duckdb
 
 from ..schemas.errors import NotFreshEnough
 from ..schemas.position import Position
-from .apply import Applier, BatchLimits
+from .apply import Applier, BatchLimits, Settled
 from .collect import MustStop
 from .follow import Follow
 from .log import Log
@@ -34,8 +34,10 @@ def apply_until(
     batches: BatchLimits | None = None,
     patience_s: float = PATIENCE_S,
     work: str = "restore",
+    settled: Settled = lambda lacking: set(),
 ) -> None:
-    """Apply *log*, which ends at *target*, to *store*. *told* hears of each position.
+    """Apply *log*, which ends at *target*, to *store*. *told* hears of each position; *settled* says what waits for
+    nothing beyond.
 
     TableStopped if a table cannot go on; NotFreshEnough if the log brings nothing for *patience_s* seconds:
     an open transaction, mostly.
@@ -54,7 +56,7 @@ def apply_until(
                 told(read)
             if time.monotonic() - moved_s > patience_s:
                 raise _stuck(log, read, target, patience_s, work)
-            rested = _step(applier, target if read.reaches(target) else None)
+            rested = _step(applier, target if read.reaches(target) else None, settled)
             for stopped in progress.stopped.values():
                 raise stopped
     finally:
@@ -62,13 +64,13 @@ def apply_until(
         reader.close()
 
 
-def _step(applier: Applier, target: Position | None) -> bool:
+def _step(applier: Applier, target: Position | None, settled: Settled) -> bool:
     """One turn; or, if all is read up to *target*, the last step. True if it was that, and held."""
     try:
         if target is None:
             applier.turn()
         else:
-            applier.rest(target)
+            applier.rest(target, settled)
     except duckdb.Error as error:
         applier.recover(error)  # the file may have gone back: whether all is read has to be seen again
         return False

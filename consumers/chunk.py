@@ -114,8 +114,8 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all values."""
-        return sum(map(len, filter(None, self.values)))
+        """Bytes of all keys and values."""
+        return sum(map(len, filter(None, self.keys))) + sum(map(len, filter(None, self.values)))
 
     @property
     def spans(self) -> dict[int, Span]:

@@ -140,7 +140,7 @@ def _run(unit: Unit, rows: dict[Key, int]) -> Verdict:
             continue
         key = (entry.place.partition, entry.key_values)
         version = changed[key] if key in changed else rows.get(key)
-        if entry.marks.condition is not None and (why := _fails(entry.marks.condition, version)):
+        if entry.marks.condition is not None and (why := fails(entry.marks.condition, version)):
             return Verdict(unit, "rejected", why, entry.place)
         changed[key] = _version(entry)
     for key, version in changed.items():
@@ -156,7 +156,7 @@ def _version(entry: Entry) -> int | None:
     return None if entry.value is None else entry.place.offset
 
 
-def _fails(condition: Condition, version: int | None) -> str | None:
+def fails(condition: Condition, version: int | None) -> str | None:
     """Why *condition* does not hold of a row of *version*; None if it does."""
     if condition.kind == "absent":
         return None if version is None else f"if_absent: the row is there, version {version}"

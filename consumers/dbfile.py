@@ -83,6 +83,11 @@ class StoredTable:
     superseded: int
     stopped: str | None
 
+    @property
+    def declared_key(self) -> tuple[tuple[str, ...], str]:
+        """Columns and encoding, as :class:`Table` has them."""
+        return self.key, self.key_encoding if self.key else "avro"
+
 
 def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """DuckDB's connection to the file; StoreLocked or StoreFormat in place of DuckDB's own words."""

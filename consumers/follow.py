@@ -35,8 +35,11 @@ class Start:
     late: range
 
 
-def _key_text(key: Sequence[str]) -> str:
-    return ", ".join(key) or "none"
+def check_same_key(table: Table, stored: tuple[tuple[str, ...], str]) -> None:
+    """KeyChanged unless the store's rows were kept by the key that *table* has now."""
+    if stored != (table.key, table.key_encoding):
+        mine, theirs = (", ".join(key) or "none" for key in (table.key, stored[0]))
+        raise KeyChanged(table.name, f"its key is {mine}, the store was built with {theirs}")
 
 
 def _warn_of_partial(starts: Position) -> None:
@@ -89,10 +92,8 @@ class Follow:
         decoder = TableDecoder(table, stored.schema_version if stored else table.values[0].version, self._log.versions)
         if stored is None:
             self._store.add_table(table, decoder.columns(), decoder.version)
-        elif (stored.key, stored.key_encoding if stored.key else "avro") != (table.key, table.key_encoding):
-            raise KeyChanged(
-                name, f"its key is {_key_text(table.key)}, the store was built with {_key_text(stored.key)}"
-            )
+        else:
+            check_same_key(table, stored.declared_key)
         self.tables[name] = table
         return decoder
 

@@ -186,6 +186,12 @@ def known(con: Connection, entries: Iterable[Entry]) -> list[Operation]:
     ]
 
 
+def decided(con: Connection, transactions: Collection[str]) -> set[str]:
+    """Those of *transactions* that are remembered."""
+    sql = "SELECT id FROM _merganser.operations WHERE kind = 'tx' AND list_contains(?, id)"
+    return {id_ for (id_,) in run(con, sql, [list(transactions)])} if transactions else set()
+
+
 def forget(con: Connection) -> None:
     """Drop the operations that no record to come can ask for."""
     run(con, _FORGET_SQL)

@@ -22,6 +22,7 @@ import pyarrow as pa
 from ..schemas.errors import StoreFormat
 from ..schemas.position import TopicPartition
 from ..schemas.types import quote
+from .atomic import Entry
 from .contents import CHUNK_BYTES, CHUNK_ROWS, Stretch, add_rows, chunks
 from .dbfile import (
     PARTITIONED,
@@ -35,6 +36,7 @@ from .dbfile import (
     stored_tables,
 )
 from .derived import Derived, derived_tables, forget, note, prepare
+from .ledger import decided
 from .statements import Connection, run
 
 #: What each derived table has beside its own columns: where the record of a row lies.
@@ -89,6 +91,15 @@ class Shadows:
 
     def derived(self) -> dict[str, Derived]:
         return derived_tables(self._con)
+
+    def settled(self, lacking: Sequence[Entry]) -> set[str]:
+        """Of which transactions with these records the store waits for nothing more, at the position that it has: parts
+        may lie in tables that it does not follow any more, or below where it began."""
+        transactions = {entry.marks.tx for entry in lacking if entry.marks.tx is not None}
+        sql = "SELECT topic, partition, applied_offset FROM _merganser.positions"
+        applied = {TopicPartition(topic, partition): offset for topic, partition, offset in run(self._con, sql)}
+        passed = {entry.marks.tx for entry in lacking if entry.place.offset < applied.get(entry.place.partition, 0)}
+        return decided(self._con, transactions) | (transactions & passed)
 
     # -- making one ----------------------------------------------------------------------------
 

@@ -198,8 +198,7 @@ class Store:
 
     def settled(self, transactions: Collection[str]) -> set[str]:
         """Those of *transactions* that the store remembers to have decided on."""
-        sql = "SELECT id FROM _merganser.operations WHERE kind = 'tx' AND list_contains(?, id)"
-        return {id_ for (id_,) in run(self._con, sql, [list(transactions)])} if transactions else set()
+        return ledger.decided(self._con, transactions)
 
     # -- changes -----------------------------------------------------------------------------
 

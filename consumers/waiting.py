@@ -107,6 +107,15 @@ class Waiting:
         """The transactions that lack records, and of which it was decided what becomes of them."""
         return self._atomicity.decided()
 
+    def lacking(self) -> list[Entry]:
+        """The records that are held back, of transactions that lack some."""
+        return self._atomicity.lacking_records()
+
+    def settle(self, transactions: Collection[str]) -> None:
+        """These were decided on while other parts of them were not followed; they are looked at with the next batch."""
+        self._atomicity.settled |= set(transactions)
+        self.changed = True
+
     def close(self, transactions: Iterable[str], ends: Position) -> None:
         """As :meth:`Atomicity.close`; what waits is looked at again with the next batch."""
         self._atomicity.close(transactions, ends)

@@ -21,6 +21,7 @@ from ...consumers.atomic import Place
 from ...consumers.batch import Poison
 from ...consumers.dbfile import stored_tables
 from ...consumers.quarantined import how_many, quarantined, waiting
+from ...consumers.reads import positions
 from ...consumers.rows import offsets_of
 from ...producers.again import Again
 from ...schemas.errors import TopicRecreated, UnknownTable
@@ -152,7 +153,10 @@ class Retry:
         read_keys = self.candidates.read_keys
         later = look(self.read, self.table, found, read_keys, self.timeout_s, self.watch.advance, begin)
         held_back = waiting(self.cursor, self.table.name, read_keys)
-        return judge(found, later, held_back)
+        read, _ = positions(self.cursor)
+        # A repaired key may lie in a partition that the store is behind in: its version there is not known yet.
+        unread = {key for key, (offset, _) in later.last.items() if offset >= read.get(key[0], 0)}
+        return judge(found, later, held_back | unread)
 
     def _again(self, verdict: Verdict) -> Again:
         mine = verdict.candidate

@@ -1,4 +1,5 @@
-"""What the log has after the records in quarantine: later records of their keys, and earlier retries of them."""
+"""What the log has of the records in quarantine, and after them: what their headers say, later records of their keys,
+and earlier retries of them."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from ...consumers.chunk import Chunk, WholeChunk
 from ...consumers.labels import ReadKeys
 from ...consumers.log import Poll
 from ...schemas.errors import NotFreshEnough, TableStopped
-from ...schemas.headers import ORIGIN, BadHeader, Headers, kafkas_spelling, origin
+from ...schemas.headers import ORIGIN, BadHeader, Headers, Marks, decode, kafkas_spelling, origin
 from ...schemas.kafka import Deadline
 from ...schemas.position import Position, TopicPartition, next_offset
 from ...schemas.table import Table
@@ -19,6 +20,9 @@ from .plan import Candidate, Key, Later
 
 _GROUP = "merganser-quarantine"
 _POLL_RECORDS = 10_000
+
+#: By how much the clocks of two brokers may differ.
+CLOCKS_MS = 10 * 60 * 1000
 
 
 @dataclass
@@ -31,6 +35,7 @@ class _Scan:
     places: Collection[Place]
     last: dict[Key, tuple[int, int]] = field(default_factory=dict)
     retried: set[Place] = field(default_factory=set)
+    marks: dict[Place, Marks | str] = field(default_factory=dict)
 
     def take(self, chunk: Chunk) -> None:
         assert isinstance(chunk, WholeChunk)
@@ -42,6 +47,9 @@ class _Scan:
                 identity = (TopicPartition(self.table.name, partition), key)
                 if identity in self.keys:
                     self.last[identity] = (offset, time_ms)
+            mine = Place(TopicPartition(self.table.name, partition), offset)
+            if mine in self.places:
+                self.marks[mine] = _said(headers or ())
             if headers and (place := self._origin(headers)) is not None and place in self.places:
                 self.retried.add(place)
 
@@ -59,16 +67,28 @@ class _Scan:
         return Place(found.partition, found.offset)
 
 
+def _said(headers: Headers) -> Marks | str:
+    """What *headers* say, or why that cannot be read."""
+    try:
+        return decode(headers) or Marks()
+    except BadHeader as why:
+        return str(why)
+
+
 def begin_of(log: Live, table: Table, candidates: Sequence[Candidate]) -> Position:
-    """From where on each partition has to be read: after its first candidate, and from the time of the first of
-    all, since a repaired key may have been written to any partition."""
+    """From where on each partition has to be read: from its first candidate, and from the time of the first of all,
+    since a repaired key may have been written to any partition. Only the log's own times are a measure."""
     places = [TopicPartition(table.name, p) for p in range(table.partitions)]
     times = [each.poison.timestamp_ms for each in candidates]
     known = [time for time in times if time is not None]
-    begin = dict(log.at_time(places, min(known)) if len(known) == len(times) and known else dict.fromkeys(places, 0))
+    facts = log.describe([table.name]).get(table.name)
+    by_log = facts is not None and facts.settings.get("message.timestamp.type") == "LogAppendTime"
+    begin = dict.fromkeys(places, 0)
+    if by_log and known and len(known) == len(times):
+        begin |= log.at_time(places, max(0, min(known) - CLOCKS_MS))
     for each in candidates:
         tp = each.poison.partition
-        begin[tp] = min(begin.get(tp, 0), next_offset(each.poison.offset))
+        begin[tp] = min(begin[tp], each.poison.offset)
     starts = log.starts(places)
     return Position({tp: max(begin.get(tp, 0), starts.get(tp, 0)) for tp in places})
 
@@ -89,7 +109,7 @@ def look(
     scan = _Scan(table, read_keys, keys, {each.place for each in candidates})
     starts, ends = log.starts(begin), log.ends(begin)
     _read(log, begin, ends, scan, timeout_s, told)
-    return Later(scan.last, scan.retried, starts)
+    return Later(scan.last, scan.retried, starts, scan.marks)
 
 
 def _read(

@@ -42,12 +42,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the store says: its partitions, the tables that stopped, derived tables, and all names that SQL knows."""
+    """What the store says: its partitions, the tables that stopped, derived tables, all names that SQL knows, and the
+    key of each table, columns and encoding."""
 
     held: Mapping[TopicPartition, Held]
     stopped: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, Derived] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
 
     @property
     def tables(self) -> set[str]:

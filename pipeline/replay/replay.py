@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...consumers.apply import BatchLimits
+from ...consumers.apply import BatchLimits, Settled
 from ...consumers.audit import audit_store
 from ...consumers.catchup import apply_until
 from ...consumers.checks import Held
@@ -49,8 +49,10 @@ _PLACED = tuple(name for name, _ in PLACE)
 
 def facts_of(con: duckdb.DuckDBPyConnection) -> Facts:
     """What planning has to know of the open store."""
-    stopped = {name: table.stopped for name, table in stored_tables(con).items() if table.stopped}
-    return Facts(held_partitions(con), stopped, derived_tables(con), tuple(sql_tables(con)))
+    tables = stored_tables(con)
+    stopped = {name: table.stopped for name, table in tables.items() if table.stopped}
+    keys = {name: table.declared_key for name, table in tables.items()}
+    return Facts(held_partitions(con), stopped, derived_tables(con), tuple(sql_tables(con)), keys)
 
 
 @dataclass(frozen=True)
@@ -124,21 +126,28 @@ class Replayer:
         self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows, facts: Facts
     ) -> Position:
         """Apply the log up to the target, of the table and of those that its transactions wrote to."""
-        tables = {plan.table} | self._begun(begin)
+        tables = {plan.table} | self._begun(plan.table, begin)
         everything = {tp.topic for tp in begin}
+        # Where the store is, what it has settled is settled: it may not follow all parts of a transaction any more.
+        settled: Settled = shadows.settled if plan.target == facts.position else lambda lacking: set()
         if self.source.log.table(plan.table).compacted:
             tables = everything  # the records that name a transaction's tables may be gone
         while True:
             mine = {tp: each for tp, each in begin.items() if tp.topic in tables}
             try:
-                self._apply_of(sources.capped(plan, tables), mine, shadows, everything - tables)
+                self._apply_of(sources.capped(plan, tables), mine, shadows, everything - tables, settled)
                 return plan.target.of(tables)
             except MoreTables as more:
                 self._clean()
                 tables |= more.tables
 
     def _apply_of(
-        self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows, others: set[str]
+        self,
+        plan: ReplayPlan,
+        begin: Mapping[TopicPartition, Held],
+        shadows: Shadows,
+        others: set[str],
+        settled: Settled,
     ) -> None:
         if not self._goes_on(plan, begin, shadows):
             self._clean()
@@ -159,22 +168,23 @@ class Replayer:
             log = WatchedLog(self.source.log, plan.target, others)
             tables = sorted({tp.topic for tp in plan.target})
             try:
-                apply_until(log, store, tables, plan.target, told, self.batches, work="replay")
+                apply_until(log, store, tables, plan.target, told, self.batches, work="replay", settled=settled)
             except TableStopped:
                 store.close()
                 self._clean()  # what is wrong with the log may be mended by the next run
                 raise
         self.step("applied")
 
-    def _begun(self, begin: Mapping[TopicPartition, Held]) -> set[str]:
-        """The tables that an earlier run, which was killed, has found to belong together."""
+    def _begun(self, table: str, begin: Mapping[TopicPartition, Held]) -> set[str]:
+        """The tables that an earlier run for *table*, which was killed, has found to belong together."""
         if not self.side.exists():
             return set()
         try:
             with self._beside() as con:
-                return {tp.topic for tp in held_partitions(con) if tp in begin}
+                found = {tp.topic for tp in held_partitions(con) if tp in begin}
         except (StoreError, duckdb.Error):
             return set()
+        return found if table in found else set()
 
     def _goes_on(self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows) -> bool:
         """True if what was begun beside the store leads to the target."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...consumers.checks import Held
 from ...consumers.derived import Derived
+from ...consumers.follow import check_same_key
 from ...schemas.errors import (
     BadPosition,
     LogTruncated,
@@ -58,6 +59,8 @@ def plan(
     check_names(wish, facts)
     held = {**facts.held, **_of_derived(wish, facts, source)}
     _same_topics(wish.table, held, source)
+    if wish.table in facts.keys:
+        check_same_key(source.log.table(wish.table), facts.keys[wish.table])
     begin = Position({tp: each.first for tp, each in held.items()})
     target = _target(wish, facts, held, source)
     check_reach(source, begin.of({wish.table}), target.of({wish.table}))

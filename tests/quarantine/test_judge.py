@@ -11,19 +11,30 @@ from hypothesis import strategies as st
 from merganser.consumers.atomic import Place
 from merganser.consumers.batch import Poison
 from merganser.pipeline.quarantine.plan import Candidate, Later, State, judge, sums
-from merganser.schemas.headers import Condition
+from merganser.schemas.headers import Condition, Marks
 from merganser.schemas.position import Position, TopicPartition
 
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
+_PLAIN = Marks()
+_AT_3 = Marks(condition=Condition("version", 3))
 
 
-def candidate(offset: int = 5, key: bytes | None = b"k", to: TopicPartition = P0, **more: Any) -> Candidate:
+def candidate(
+    offset: int = 5, key: bytes | None = b"k", to: TopicPartition = P0, value: bytes = b"v", **more: Any
+) -> Candidate:
     poison = Poison(P0, offset, 1_000 + offset, key, b"v", "bad")
-    return Candidate(poison, to, key, b"v", None if key is None else (key,), **more)
+    return Candidate(poison, to, key, value, None if key is None else (key,), **more)
 
 
-def later(last: dict[Any, tuple[int, int]] | None = None, retried: tuple[Place, ...] = (), start: int = 0) -> Later:
-    return Later(last or {}, set(retried), Position({P0: start}))
+def later(
+    last: dict[Any, tuple[int, int]] | None = None,
+    retried: tuple[Place, ...] = (),
+    start: int = 0,
+    marks: Marks | str | None = _PLAIN,
+) -> Later:
+    """*marks* are those of the record at offset 5; None if compaction has taken it."""
+    said = {Place(P0, n): marks if n == 5 else _PLAIN for n in range(10)}
+    return Later(last or {}, set(retried), Position({P0: start}), {p: m for p, m in said.items() if m is not None})
 
 
 @pytest.mark.parametrize(
@@ -44,8 +55,17 @@ def later(last: dict[Any, tuple[int, int]] | None = None, retried: tuple[Place, 
         (candidate(), later(), ((P0, (b"x",)),), "ready"),
         (candidate(), later(retried=(Place(P0, 5),)), (), "retried"),
         (candidate(), later(retried=(Place(P0, 4), Place(P1, 5))), (), "ready"),
-        (candidate(), later(start=6), (), "ready"),  # all that came after it is there
-        (candidate(), later(start=7), (), "lost"),
+        (candidate(), later(start=5), (), "ready"),
+        (candidate(), later(start=6), (), "lost"),  # what its headers ask is gone with it
+        (candidate(), later(marks=None), (), "superseded"),
+        (candidate(), later(marks=Marks("tx")), (), "part"),
+        (candidate(), later(marks=Marks("tx", {P0: 1, P1: 1})), (), "part"),
+        (candidate(), later(marks=Marks("tx", {P0: 1})), (), "ready"),  # all of it
+        (candidate(), later(marks="odd"), (), "bad"),
+        (candidate(value=b"mended"), later(marks="odd"), (), "ready"),
+        (candidate(), later(marks=_AT_3), (), "bad"),
+        (candidate(version=2), later(marks=_AT_3), (), "bad"),
+        (candidate(version=3), later(marks=_AT_3), (), "ready"),
         (candidate(bad="why"), later({(P0, (b"k",)): (6, 0)}, (Place(P0, 5),), 7), (), "retried"),
         (candidate(bad="why"), later({(P0, (b"k",)): (6, 0)}), (), "superseded"),
     ],
@@ -82,7 +102,8 @@ def test_nothing_newer_is_undone_and_nothing_is_written_twice(data: st.DataObjec
     mine = [candidate(n, key) for n, (key, _) in enumerate(log) if n in bad]
     seen = {(P0, (key,)): (n, 1_000 + n) for n, (key, _) in enumerate(log) if key is not None and n >= start}
     retried = {Place(P0, origin) for n, (_, origin) in enumerate(log) if origin is not None and n >= start}
-    for verdict in judge(mine, Later(seen, retried, Position({P0: start})), ()):
+    said = {Place(P0, n): _PLAIN for n in range(start, len(log))}
+    for verdict in judge(mine, Later(seen, retried, Position({P0: start}), said), ()):
         offset = verdict.candidate.poison.offset
         after = log[offset + 1 :]
         if verdict.state == "ready":

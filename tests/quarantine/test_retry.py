@@ -14,7 +14,7 @@ from merganser.consumers.storefile import StoreFile
 from merganser.pipeline.quarantine import plan, retry
 from merganser.pipeline.quarantine.retry import STEPS
 from merganser.schemas.errors import RolledBack, TopicRecreated, TransformFailed, UnknownTable
-from merganser.schemas.headers import Marks, Origin, origin
+from merganser.schemas.headers import Condition, Marks, Origin, origin
 from merganser.schemas.partitioner import partition_of
 from merganser.schemas.position import Position, TopicPartition
 from quarantine.scripted import Bench
@@ -164,7 +164,7 @@ def test_what_lies_beyond_retention_is_not_judged(bench: Bench) -> None:
     bench.log.widen("plain")
     bench.log.row("plain", 0, 5, 5)
     bench.log.row("plain", 0, 6, 6)
-    bench.log.trim("plain", 0, 2)
+    bench.log.trim("plain", 0, 1)
     assert states(bench.retry("plain")) == ["lost", "bad", "bad"]
 
 
@@ -293,3 +293,76 @@ def test_a_chunk_is_one_transaction(bench: Bench, monkeypatch: pytest.MonkeyPatc
     rows = {place: {"id": 1, "n": 1} for place in (Place(p0, 1), Place(p1, 0), Place(p1, 1))}
     assert bench.retry("plain", rows=rows, step=steps.append).written == 3
     assert steps.count("committed") == 2
+
+
+# -- what the record itself asked ------------------------------------------------------------
+
+
+def test_a_part_of_a_rejected_transaction_is_not_written_alone(tmp_path: Path) -> None:
+    """It was rejected whole, and is seen whole or not at all."""
+    bench = Bench(tmp_path / "store.duckdb")
+    for id_, tag in ((1, None), (2, "new")):
+        bench.log.row("keyed", 0, id_, 5, tag=tag, marks=Marks("tx", {K0: 2}))
+    bench.fold()
+    bench.log.widen("keyed")
+    assert states(bench.retry()) == ["part"]
+    assert states(bench.retry(rows={Place(K0, 1): {"id": 2, "n": 5}})) == ["part"]
+
+
+def test_its_own_condition_has_to_hold(tmp_path: Path) -> None:
+    """Had its schema been known, it would have been rejected."""
+    bench = Bench(tmp_path / "store.duckdb")
+    bench.log.row("keyed", 0, 2, 1)
+    bench.log.row("keyed", 0, 2, 2, tag="new", marks=Marks(condition=Condition("version", 7)))
+    bench.fold()
+    bench.log.widen("keyed")
+    [verdict] = bench.retry().verdicts
+    assert (verdict.state, verdict.why) == ("bad", "if_version=7: the row has version 0")
+
+
+def test_headers_that_cannot_be_read_are_no_row_still(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "store.duckdb")
+    record = bench.log.row("keyed", 0, 2, 1)
+    bench.log.partitions[K0][0] = replace(record, marks=(("merganser-if", b"newer"),))
+    bench.fold()
+    assert states(bench.retry()) == ["bad"]
+
+
+def test_on_a_compacted_topic_a_delete_that_is_gone_is_not_undone(tmp_path: Path) -> None:
+    """The cleaner takes the record first, then the delete that came after it."""
+    bench = Bench(tmp_path / "store.duckdb")
+    bench.log.tables["keyed"] = replace(bench.log.tables["keyed"], compacted=True)
+    bench.log.row("keyed", 0, 2, 5, tag="new")
+    bench.log.delete(0, 2)
+    bench.log.row("keyed", 0, 1, 1)
+    bench.fold()
+    bench.log.widen("keyed")
+    bench.log.partitions[K0][:2] = [None, None]
+    assert states(bench.retry()) == ["superseded"]
+
+
+def test_a_producers_clock_does_not_hide_a_retry(tmp_path: Path) -> None:
+    """It is in the partition of the repaired key, and older than what it repeats, by the times that producers give."""
+    bench = Bench(tmp_path / "store.duckdb")
+    bench.log.settings["message.timestamp.type"] = "CreateTime"
+    bench.log.partitions[K0][0] = replace(bench.log.row("keyed", 0, 4, -1), time_ms=1_900_000_000_000)
+    bench.fold()
+    other = next(i for i in range(5, 50) if partition_of(bench.log.key("keyed", i) or b"", 2) == 1)
+    assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["ready"]
+    assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["retried"]
+
+
+def test_a_repaired_key_waits_for_the_store_to_read_its_partition(tmp_path: Path) -> None:
+    """Else the retry is for a row that is not there, is rejected, and is spent."""
+    bench = Bench(tmp_path / "store.duckdb")
+    other = next(i for i in range(5, 50) if partition_of(bench.log.key("keyed", i) or b"", 2) == 1)
+    for n in range(3):
+        bench.log.row("keyed", 0, 100 + n, 1)
+    bench.log.row("keyed", 1, other, 1)
+    bench.log.row("keyed", 0, 4, -1)
+    bench.fold(cut={K0: 4})
+    assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["waiting"]
+    bench.fold()
+    assert states(bench.retry(repair=lambda record: {"id": other, "n": 7})) == ["ready"]
+    bench.fold()
+    assert bench.rows(f"SELECT n FROM keyed WHERE id = {other}") == [(7,)]

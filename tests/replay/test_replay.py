@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from merganser.pipeline.replay.replay import STEPS
 from merganser.pipeline.replay.sources import Source, source_of
 from merganser.schemas.errors import (
     DerivedTable,
+    KeyChanged,
     LogTruncated,
     NotHeld,
     RetentionLost,
@@ -385,3 +387,15 @@ def test_what_was_applied_before_a_kill_is_not_read_again(scene: Scene) -> None:
     finally:
         con.close()
     assert most <= 1
+
+
+def test_a_table_with_another_key_by_now_is_left_as_it_is(tmp_path: Path) -> None:
+    """Its old records have keys of the old kind: a replay would put all of them into quarantine."""
+    world = World(3)
+    world.write(50)
+    scene = Scene.of(Town(world, tmp_path), tmp_path, world.log.ends(list(world.log.partitions)))
+    before = held(scene.path)
+    world.log.tables["keyed"] = replace(world.log.tables["keyed"], key=("n",))
+    with pytest.raises(KeyChanged, match="its key is n, the store was built with id"):
+        scene.replay("keyed", swap=True)
+    assert held(scene.path) == before

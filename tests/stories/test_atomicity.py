@@ -232,7 +232,7 @@ def as_they_come(patch: pytest.MonkeyPatch) -> None:
 
 
 def unconditional(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("merganser.consumers.conditions._fails", lambda condition, version: None)
+    patch.setattr("merganser.consumers.conditions.fails", lambda condition, version: None)
 
 
 def forgetful(patch: pytest.MonkeyPatch) -> None:

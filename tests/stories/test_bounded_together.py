@@ -19,24 +19,29 @@ from support.fakelog import FakeLog
 from support.frames import framed
 
 _ROW: dict[str, Any] = {"type": "record", "name": "row", "fields": [{"name": "b", "type": "bytes"}]}
+_KEY = SchemaVersion("c-key", 1, 2, {**_ROW, "name": "k"})
 PARTS = 100
 
 
-def test_uneven_partitions_do_not_fill_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("large", ["values", "keys"])
+def test_uneven_partitions_do_not_fill_pending(large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("merganser.consumers.apply._CLOSE_S", 0.0)
     monkeypatch.setattr(FakeLog, "reader", lambda self, group: OneAfterTheOther(self))
     monkeypatch.setattr(
         "stories.world.STORE_LIMITS", Limits(head_room=0, pending_bytes=Limits().pending_bytes // PARTS)
     )
     log = FakeLog()
-    log.add(Table("c", "id-c", 2, (SchemaVersion("c-value", 1, 1, _ROW),)))
+    keyed: Any = (("b",), "avro", _KEY) if large == "keys" else ()
+    log.add(Table("c", "id-c", 2, (SchemaVersion("c-value", 1, 1, _ROW),), *keyed))
     one, two = TopicPartition("c", 0), TopicPartition("c", 1)
-    value = framed(1, _ROW, {"b": b"x" * 1500})
     for n in range(4000):
+        key, value = None, framed(1, _ROW, {"b": b"x" * 1500})
+        if large == "keys":
+            key, value = framed(2, dict(_KEY.schema), {"b": b"%05d" % n * 300}), None
         alone = n < 1278 and n % 20 < 12  # of what a whole limit would take in, less than half is held
-        log.put("c", 0, None, value, None if alone else Marks(f"t{n}", {one: 1, two: 1}))
+        log.put("c", 0, key, value, None if alone else Marks(f"t{n}", {one: 1, two: 1}))
         if not alone:
-            log.put("c", 1, None, value, Marks(f"t{n}", {one: 1, two: 1}))
+            log.put("c", 1, key, value, Marks(f"t{n}", {one: 1, two: 1}))
     limits = BatchLimits()
     limits = BatchLimits(
         limits.records // PARTS, limits.bytes // PARTS, 0, limits.poll_records // PARTS, limits.poll_bytes // PARTS

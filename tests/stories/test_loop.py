@@ -18,6 +18,8 @@ from merganser.consumers.log import Problem
 from merganser.consumers.progress import Progress
 from merganser.consumers.store import Store
 from merganser.schemas.errors import KeyChanged, TopicRecreated
+from merganser.schemas.headers import Marks
+from merganser.schemas.position import TopicPartition
 from merganser.schemas.table import SchemaVersion, key_subject
 from stories.world import KEY_ID, PARTITIONS, World, framed, replica, version
 from support.naive import both_ways, caught
@@ -220,3 +222,34 @@ def test_a_time_outside_the_calendar_is_null_and_readable(tmp_path: Path) -> Non
         wait_for_all(world, progress)
         with store.reading(1) as cursor:
             assert cursor.execute("SELECT count(*), count(_timestamp) FROM plain").fetchall() == [(1, 0)]
+
+
+@both_ways
+def test_partitions_that_are_gained_wait_for_the_registry(
+    naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is held back there, a key may be of a schema that has to be asked for."""
+    monkeypatch.setattr("merganser.consumers.apply._CLOSE_S", 1e9)  # what it lacks may come yet
+    world, path = World(1), tmp_path / "store.duckdb"
+    partitions = list(world.log.partitions)
+    here, elsewhere = (TopicPartition("keyed", n) for n in (0, 1))
+    key = framed(77, {"type": "record", "name": "k", "fields": [{"name": "id", "type": "long"}]}, {"id": 0})
+    world.log.put("keyed", 0, key, b"", Marks("tx", {here: 1, elsewhere: 1}))
+    with replica(world, path, BatchLimits()) as before:
+        before.loop.begin()
+        while not before.progress.read.reaches(world.log.ends(partitions)):
+            before.loop.turn()
+            before.loop.flush()
+    store = Store(path, world.log.cluster_id, "g", Limits(head_room=0))
+    loop = applier(world, store, Progress())
+    try:
+        loop._load()
+        world.log.registry_fails = 2
+        if naive:
+            monkeypatch.setattr(loop, "_patiently", lambda question: question())
+        with caught(naive):
+            assert loop.gained(partitions).keys() == set(partitions)
+            assert world.log.registry_fails == 0
+    finally:
+        loop.stop()
+        store.close()
