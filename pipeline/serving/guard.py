@@ -33,7 +33,7 @@ from ...schemas.errors import BadQuery, QueryCancelled, TooBusy
 from ...schemas.kafka import Deadline
 from .answer import Answer, Running, told
 from .ask import Ask, ServingLimits
-from .catalog import ServedTable, arrow_schema, served_tables, stored_names
+from .catalog import ServedTable, arrow_schema, plain_names, served_tables
 from .checked import Checked, Checker
 from .describe import Described, describe
 from .places import Places
@@ -202,7 +202,7 @@ class Guard:
         try:
             with ExitStack() as stack:
                 reading = stack.enter_context(self.replica.reading_at(goal, deadline))
-                grant(checked.shape, self.replica.path.stem, tables, partial(stored_names, reading.cursor))
+                grant(checked.shape, self.replica.path.stem, tables, partial(plain_names, reading.cursor))
                 until_s = monotonic() + deadline.left_s
                 running = Running(reading, stack.pop_all(), deadline.timeout_s, until_s, gone)
         except duckdb.Error as error:

@@ -140,13 +140,13 @@ def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
 
 
 def grant(
-    shape: Shape, catalog: str, granted: Collection[str] | None, stored: Callable[[], Collection[tuple[str, str]]]
+    shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]
 ) -> None:
     """NotAllowed unless each table that *shape* names may be read by who has *granted* (None: all).
 
-    *stored* gives the tables (schema, name) in the state that is read, of the database *catalog*. A name that a query
-    has defined itself (WITH) is no table's, unless there is a table of that name: then it is not looked into
-    which of them is meant where.
+    *found* gives what names without a schema find in the state that is read, views of DuckDB's too. A name that a
+    query has defined itself (WITH) is no table's, unless there is a table or view of that name: then it is not looked
+    into which of them is meant where.
     """
     mine = None if granted is None else {name.casefold() for name in granted}
     ctes = {name.casefold() for name in shape.ctes}
@@ -161,7 +161,7 @@ def grant(
             own.add(name)
         elif not allowed:
             raise NotAllowed(f"there is no table {_shown(table)} that you may read")
-    if own and (clash := sorted(own & {name.casefold() for _, name in stored()})):
+    if own and (clash := sorted(own & {name.casefold() for name in found()})):
         raise NotAllowed(f"there is no table {clash[0][:200]} that you may read")
 
 
@@ -180,7 +180,7 @@ def _known(schema: str, name: str) -> bool:
     there are, and no more."""
     if schema in _CATALOG_SCHEMAS:
         return name not in _HIDDEN_VIEWS
-    return schema == SYSTEM or (schema == MAIN and name not in HIDDEN_MAIN)
+    return schema == SYSTEM or (schema == MAIN and name not in HIDDEN_MAIN | _HIDDEN_VIEWS)  # found without pg_catalog
 
 
 def _shown(table: TableName) -> str:
