@@ -37,7 +37,7 @@ from .catalog import ServedTable, arrow_schema, plain_names, served_tables
 from .checked import Checked, Checker
 from .describe import Described, describe
 from .places import Places
-from .rules import grant
+from .rules import grant, shown
 from .spool import Room
 from .watch import Watch
 
@@ -187,7 +187,9 @@ class Guard:
         except Exception as error:
             self._left(running)
             raise running.error(error) from error
-        answer = Answer(running, reader, types, self._room, self.limits, self._left, self._forget)
+        read, applied = running.reading.position, running.reading.applied
+        places = (shown(read, tables, ask.after), shown(applied, tables, ask.after))
+        answer = Answer(running, reader, types, places, self._room, self.limits, self._left, self._forget)
         with self._changed:
             self._answers.add(answer)
         self._watch.keep(answer)

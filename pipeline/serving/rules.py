@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ...schemas.errors import NotAllowed
+from ...schemas.position import Position
 from .ask import ServingLimits
 from .catalog import MAIN, SYSTEM
 from .shape import Shape, TableName
@@ -139,9 +140,7 @@ def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
         raise NotAllowed(f"{name} is not served beside {other}: it could not be interrupted")
 
 
-def grant(
-    shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]
-) -> None:
+def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]) -> None:
     """NotAllowed unless each table that *shape* names may be read by who has *granted* (None: all).
 
     *found* gives what names without a schema find in the state that is read, views of DuckDB's too. A name that a
@@ -163,6 +162,19 @@ def grant(
             raise NotAllowed(f"there is no table {_shown(table)} that you may read")
     if own and (clash := sorted(own & {name.casefold() for name in found()})):
         raise NotAllowed(f"there is no table {clash[0][:200]} that you may read")
+
+
+def shown(position: Position, granted: Collection[str] | None, after: Position | str | None) -> Position:
+    """What of *position* is told to who may read *granted* (None: all). Of other tables, how much was written is not
+    theirs to know: no more of it than the token *after*, which they have, says."""
+    if granted is None:
+        return position
+    mine = {name.casefold() for name in granted}
+    token = (Position.parse(after) if isinstance(after, str) else after) or Position()
+    return Position(
+        {tp: n if tp.topic.casefold() in mine else min(n, token[tp]) for tp, n in position.items()
+         if tp.topic.casefold() in mine or tp in token}
+    )  # fmt: skip
 
 
 def _place(table: TableName, catalog: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from pyarrow import flight
 
-from ....schemas.errors import MerganserError
+from ....schemas.errors import MerganserError, TooManyLogins
 
 IDLE_S = 3600.0
 _MOST_UNPROVED, _MOST = 256, 1024
@@ -180,6 +180,8 @@ class Doorkeeper:
             raise known.wrong
         try:
             who = logins.check(known.name, known.password, peer)
+        except TooManyLogins:
+            raise  # says nothing of the password: others fail from that address, or many log in at once
         except MerganserError as error:
             self.sessions.failed(token, error)
             raise

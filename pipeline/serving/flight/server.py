@@ -109,8 +109,9 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         self._guard, self._keeper = guard, keeper
         self._catalog = guard.replica.path.stem
         self._statements: Handles[Prepared] = Handles(_MOST_STATEMENTS, STATEMENT_S, lambda gone: None)
-        most = 4 * guard.limits.answers  # of those that were fetched the guard has forgotten most
-        self._answers: Handles[Answer] = Handles(most, guard.limits.answer_s + _FETCH_S, lambda gone: gone.close())
+        # The guard has fewer answers open than this: the others are over, and go before one that is still being read.
+        most, idle_s = 4 * guard.limits.answers, guard.limits.answer_s + _FETCH_S
+        self._answers: Handles[Answer] = Handles(most, idle_s, Answer.close, over=lambda answer: answer.over)
         super().__init__(location, Open(), certificates, middleware=middleware)
 
     def forget(self) -> None:
