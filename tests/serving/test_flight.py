@@ -152,6 +152,8 @@ def test_a_client_reads_its_own_write_by_token(served: World, door: FlightDoor) 
     with connected(door, merganser_after="orders/0:100000", merganser_timeout="0.2") as connection:
         with pytest.raises(adbc.Error, match="not fresh enough"):
             rows(connection, "SELECT 1")
+    with connected(door, merganser_levle="strong") as connection, pytest.raises(adbc.Error, match="unknown header"):
+        rows(connection, "SELECT 1")
     with connected(door, merganser_level="soon") as connection, pytest.raises(adbc.Error, match="merganser-level"):
         rows(connection, "SELECT 1")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from merganser.pipeline.serving.ask import Ask
 from merganser.pipeline.serving.binding import ANYBODY, LOCAL, Address
 from merganser.pipeline.serving.http.accept import MEDIA_TYPES, encoding_of, format_of
-from merganser.pipeline.serving.http.asking import Request, asked
+from merganser.pipeline.serving.http.asking import Request, asked, once
 from merganser.pipeline.serving.http.entrance import check_origin, credentials
 from merganser.pipeline.serving.http.problems import HttpError, headers_of, problem, status_of
 from merganser.pipeline.serving.params import params_of, spelled
@@ -96,6 +96,8 @@ REFUSED = {
     "an unknown parameter": (Request("GET", [("sql", "x"), ("levle", "strong")]), 400),
     "an unknown level": (post({"sql": "x", "level": "linearizable"}), 400),
     "an unknown level in a header": (post({"sql": "x"}, merganser_level="Strong"), 400),
+    "an unknown header of ours": (post({"sql": "x"}, merganser_levle="strong"), 400),
+    "a parameter nested too deeply": (post(b'{"sql": "x", "params": [' + b"[" * 900 + b"]" * 900 + b"]}"), 400),
     "a level said twice": (post({"sql": "x", "level": "strong"}, merganser_level="strong"), 400),
     "SQL said twice": (Request("GET", [("sql", "x"), ("sql", "y")]), 400),
     "SQL in the query string and in the body": (
@@ -132,6 +134,12 @@ def test_what_is_not_understood_is_refused_with_a_hint(what: str) -> None:
     assert status_of(caught.value) == status
     told = problem(caught.value)
     assert told["error"] and told["hint"] and "\n" not in told["error"]
+
+
+def test_a_header_of_ours_that_comes_twice_is_refused() -> None:
+    assert once([("accept", "a"), ("accept", "b"), ("merganser-level", "strong")])["merganser-level"] == "strong"
+    with pytest.raises(MerganserError, match="twice"):
+        once([("merganser-level", "eventual"), ("merganser-level", "strong")])
 
 
 _VALUES = st.recursive(

@@ -125,7 +125,12 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         self._sessions = sessions
 
     def start_call(self, info: flight.CallInfo, headers: Mapping[str, list[str]]) -> Call:
-        mine = {name.lower(): values[-1] for name, values in headers.items() if isinstance(values[-1], str)}
+        # Of ours none is passed over: one that comes twice is not understood by who reads it.
+        mine = {
+            name.lower(): ", ".join(values) if name.lower().startswith("merganser-") else values[-1]
+            for name, values in headers.items()
+            if isinstance(values[-1], str)
+        }
         token = None
         if info.method == flight.FlightMethod.HANDSHAKE:
             given = basic(mine.get("authorization", ""))
