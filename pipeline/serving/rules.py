@@ -14,6 +14,7 @@ from ...schemas.errors import NotAllowed
 from ...schemas.position import Position
 from .ask import ServingLimits
 from .catalog import MAIN, SYSTEM
+from .growth import Growth
 from .shape import Shape, TableName
 
 #: These read nothing but their arguments.
@@ -70,7 +71,9 @@ _REFUSED = frozenset(
         "write_log",
     }
 )
+#: A query that comes to more takes seconds to be planned, which cannot be interrupted.
 _MOST_QUERIES = 300
+_MOST_TABLES, _MOST_ALIASED, _MOST_JOINS = 300, 2_000, 64
 
 #: These take the product of two lengths, in one step that cannot be interrupted. They are served beside functions that
 #: do not make values longer.
@@ -138,6 +141,16 @@ def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
     if shape.functions & _QUADRATIC and (shape.recursive or shape.functions - _QUADRATIC - _SHORT):
         name, other = min(shape.functions & _QUADRATIC), min(shape.functions - _QUADRATIC - _SHORT, default="recursion")
         raise NotAllowed(f"{name} is not served beside {other}: it could not be interrupted")
+
+
+def bounded(growth: Growth) -> None:
+    """NotAllowed if a query grows to more than can be planned in no time."""
+    if growth.tables > _MOST_TABLES:
+        raise NotAllowed(f"with its stars and WITHs the SQL comes to more than {_MOST_TABLES} tables")
+    if growth.aliases > _MOST_ALIASED:
+        raise NotAllowed(f"aliases of aliases come to more than {_MOST_ALIASED:,} expressions")
+    if growth.joins > _MOST_JOINS:
+        raise NotAllowed(f"the SQL has more than {_MOST_JOINS} joins")
 
 
 def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]) -> None:

@@ -392,6 +392,19 @@ REFUSED: list[Escape] = [
         "SELECT sleep_ms(1000000)",
     ),
     *_of(
+        "endless plans",
+        "SELECT 1 FROM (" + "SELECT *, * FROM (" * 20 + "SELECT * FROM {t}" + ")" * 21,
+        "WITH a0 AS NOT MATERIALIZED (SELECT 1 AS x)"
+        + "".join(f", a{n} AS NOT MATERIALIZED (SELECT l.x FROM a{n - 1} l, a{n - 1} r)" for n in range(1, 40))
+        + " SELECT count(*) FROM a39",
+        "WITH a0 AS (FROM {t})"
+        + "".join(f", a{n} AS (SELECT * FROM a{n - 1} l, a{n - 1} r)" for n in range(1, 40))
+        + " SELECT 1 FROM a39",
+        "SELECT qty AS a0" + "".join(f", a{n - 1} + a{n - 1} AS a{n}" for n in range(1, 40)) + " FROM {t}",
+        "SELECT count(*) FROM " + ", ".join(f"{{t}} t{n}" for n in range(1_000)),
+        "SELECT count(*) FROM {t} t0" + "".join(f" JOIN {{t}} t{n} USING (id)" for n in range(1, 1_000)),
+    ),
+    *_of(
         "told to hide",
         "SELECT * FROM no_such_table",
         "SELECT no_such_function(1)",
@@ -416,6 +429,10 @@ BOUNDED: list[Escape] = [
         "SELECT 1 AS a;",
         "SELECT json_serialize_sql('DELETE FROM {t}')",
         "SELECT json_deserialize_sql(json_serialize_sql('SELECT 1'))",
+        "SELECT a.*, b.*, a.qty AS q, q + q AS r FROM {t} a JOIN {t} b USING (id)",
+        "WITH a AS (FROM {t}), b AS (SELECT a.*, 1 AS c FROM a) SELECT count(*), max(x.c) FROM b x, b y, a z",
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 9) SELECT * FROM r",
+        " UNION ALL ".join(["SELECT * FROM {t}"] * 50),
         "EXPLAIN SELECT * FROM {t}",
         "EXPLAIN ANALYZE SELECT * FROM {t}",
         "DESCRIBE {t}",
