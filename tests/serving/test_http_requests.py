@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 import json
 import math
+import threading
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -18,9 +20,10 @@ from merganser.pipeline.serving.ask import Ask
 from merganser.pipeline.serving.binding import ANYBODY, LOCAL, Address
 from merganser.pipeline.serving.http.accept import MEDIA_TYPES, encoding_of, format_of
 from merganser.pipeline.serving.http.asking import Request, asked, once
-from merganser.pipeline.serving.http.entrance import check_origin, credentials
+from merganser.pipeline.serving.http.entrance import Entrance, check_origin, credentials
 from merganser.pipeline.serving.http.problems import HttpError, headers_of, problem, status_of
 from merganser.pipeline.serving.params import params_of, spelled
+from merganser.pipeline.serving.users import User
 from merganser.schemas import errors
 from merganser.schemas.errors import LoginFailed, MerganserError, UsageError
 
@@ -239,6 +242,32 @@ def test_a_page_of_another_site_cannot_ask_here(headers: dict[str, str], anonymo
     with pytest.raises(HttpError) as caught:
         check_origin({"host": "localhost:8080", **headers}, ADDRESS, anonymous)
     assert caught.value.status == 403
+
+
+def test_who_waits_to_log_in_keeps_nobody_from_the_rest_of_the_door() -> None:
+    let = threading.Event()
+
+    class Slow:
+        def known(self, *said: str) -> None:
+            return None
+
+        def check(self, *said: str) -> User:
+            let.wait(20)
+            return LOCAL
+
+    async def flood() -> None:
+        entrance = Entrance(Slow(), None, ADDRESS)  # type: ignore[arg-type]
+        headers = {"host": "localhost:8080", "authorization": basic("ann:wrong")}
+        asking = [asyncio.create_task(entrance.user(headers, "1.1.1.1")) for _ in range(60)]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(2):
+                assert await asyncio.to_thread(lambda: 1) == 1
+        finally:
+            let.set()
+            await asyncio.gather(*asking)
+
+    asyncio.run(flood())
 
 
 # -- errors ----------------------------------------------------------------------------------
