@@ -103,6 +103,7 @@ class Answer:
         running: Running,
         reader: pa.RecordBatchReader,
         types: tuple[str, ...],
+        positions: tuple[Position, Position],
         room: Room,
         limits: ServingLimits,
         left: Callable[[Running], None],
@@ -110,13 +111,13 @@ class Answer:
     ) -> None:
         self.schema: pa.Schema = reader.schema
         self.types = types
-        self.position: Position = running.reading.position
-        self.applied: Position = running.reading.applied
+        self.position, self.applied = positions
         self.until_s = time.monotonic() + limits.answer_s
         self._limits = limits
         self._running, self._reader = running, reader
         self._on_left, self._on_closed = left, closed
         self._spool = Spool(reader.schema, limits, room)
+        self.stopping = False
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._fetched = False
@@ -152,6 +153,11 @@ class Answer:
         """Drop the answer unless it is fetched within *seconds*."""
         self.until_s = min(self.until_s, time.monotonic() + seconds)
 
+    @property
+    def over(self) -> bool:
+        """Nobody reads it any more."""
+        return self.stopping or self._done.is_set()
+
     def fetch(self) -> bool:
         """Have it for oneself: False if somebody has it already, or it was dropped."""
         with self._lock:
@@ -183,9 +189,8 @@ class Answer:
 
     # -- a Watched: how long it may be read ----------------------------------------------------
 
-    stopping = False
-
     def stop(self, why: MerganserError | None = None) -> None:
+        self.stopping = True
         self._spool.fail(why or QueryTimeout("to read the answer", self._limits.answer_s))
         self._running.stop(why)
         self._on_closed(self)

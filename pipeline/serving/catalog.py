@@ -21,7 +21,11 @@ WHERE database_name = current_database() AND NOT internal AND schema_name IN ('m
 ORDER BY schema_name DESC, table_name, column_index
 """
 
-_NAMES_SQL = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
+#: What a name without a schema may mean: DuckDB looks in these two, and has views of its own there.
+_NAMES_SQL = """
+SELECT table_name FROM duckdb_tables() WHERE schema_name IN ('main', 'pg_catalog')
+UNION SELECT view_name FROM duckdb_views() WHERE schema_name IN ('main', 'pg_catalog')
+"""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ def served_tables(cursor: duckdb.DuckDBPyConnection) -> list[ServedTable]:
     ]
 
 
-def stored_names(cursor: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
-    """Schema and name of each table in the state that *cursor* sees."""
-    return [(schema, name) for schema, name in run(cursor, _NAMES_SQL)]
+def plain_names(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+    """The tables and views, DuckDB's own too, that a name without a schema finds in the state that *cursor* sees."""
+    return [name for (name,) in run(cursor, _NAMES_SQL)]
 
 
 def arrow_schema(cursor: duckdb.DuckDBPyConnection, table: ServedTable) -> pa.Schema:

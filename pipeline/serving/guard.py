@@ -33,11 +33,11 @@ from ...schemas.errors import BadQuery, QueryCancelled, TooBusy
 from ...schemas.kafka import Deadline
 from .answer import Answer, Running, told
 from .ask import Ask, ServingLimits
-from .catalog import ServedTable, arrow_schema, served_tables, stored_names
+from .catalog import ServedTable, arrow_schema, plain_names, served_tables
 from .checked import Checked, Checker
 from .describe import Described, describe
 from .places import Places
-from .rules import grant
+from .rules import grant, shown
 from .spool import Room
 from .watch import Watch
 
@@ -187,7 +187,9 @@ class Guard:
         except Exception as error:
             self._left(running)
             raise running.error(error) from error
-        answer = Answer(running, reader, types, self._room, self.limits, self._left, self._forget)
+        read, applied = running.reading.position, running.reading.applied
+        places = (shown(read, tables, ask.after), shown(applied, tables, ask.after))
+        answer = Answer(running, reader, types, places, self._room, self.limits, self._left, self._forget)
         with self._changed:
             self._answers.add(answer)
         self._watch.keep(answer)
@@ -202,7 +204,7 @@ class Guard:
         try:
             with ExitStack() as stack:
                 reading = stack.enter_context(self.replica.reading_at(goal, deadline))
-                grant(checked.shape, self.replica.path.stem, tables, partial(stored_names, reading.cursor))
+                grant(checked.shape, self.replica.path.stem, tables, partial(plain_names, reading.cursor))
                 until_s = monotonic() + deadline.left_s
                 running = Running(reading, stack.pop_all(), deadline.timeout_s, until_s, gone)
         except duckdb.Error as error:

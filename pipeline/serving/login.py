@@ -152,9 +152,10 @@ class Logins:
             return
         self._believed.clear()
 
-    def _stamp(self) -> tuple[int, int, int]:
+    def _stamp(self) -> tuple[int, ...]:
         try:
             found = self._path.stat()
         except OSError:
-            return (0, 0, 0)
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
+            return ()
+        # Its mode too: one that was refused since others may read it becomes readable by chmod alone.
+        return (found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode)

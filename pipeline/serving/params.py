@@ -28,10 +28,13 @@ def params_of(given: Any) -> Sequence[Any] | Mapping[str, Any] | None:
         return None
     if isinstance(given, (list, dict)) and len(given) > MOST:
         raise UsageError(f"{len(given)} parameters, {MOST} at most")
-    if isinstance(given, list):
-        return [_param(f"parameter {number}", value) for number, value in enumerate(given, 1)]
-    if isinstance(given, dict):
-        return {name: _param(f"parameter ${name}", value) for name, value in given.items()}
+    try:
+        if isinstance(given, list):
+            return [_param(f"parameter {number}", value) for number, value in enumerate(given, 1)]
+        if isinstance(given, dict):
+            return {name: _param(f"parameter ${name}", value) for name, value in given.items()}
+    except RecursionError:
+        raise UsageError("a parameter is nested too deeply") from None
     raise UsageError("params are an array, or an object of names")
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ...schemas.errors import NotAllowed
+from ...schemas.position import Position
 from .ask import ServingLimits
 from .catalog import MAIN, SYSTEM
+from .growth import Growth
 from .shape import Shape, TableName
 
 #: These read nothing but their arguments.
@@ -69,7 +71,9 @@ _REFUSED = frozenset(
         "write_log",
     }
 )
+#: A query that comes to more takes seconds to be planned, which cannot be interrupted.
 _MOST_QUERIES = 300
+_MOST_TABLES, _MOST_ALIASED, _MOST_JOINS = 300, 2_000, 64
 
 #: These take the product of two lengths, in one step that cannot be interrupted. They are served beside functions that
 #: do not make values longer.
@@ -139,14 +143,22 @@ def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
         raise NotAllowed(f"{name} is not served beside {other}: it could not be interrupted")
 
 
-def grant(
-    shape: Shape, catalog: str, granted: Collection[str] | None, stored: Callable[[], Collection[tuple[str, str]]]
-) -> None:
+def bounded(growth: Growth) -> None:
+    """NotAllowed if a query grows to more than can be planned in no time."""
+    if growth.tables > _MOST_TABLES:
+        raise NotAllowed(f"with its stars and WITHs the SQL comes to more than {_MOST_TABLES} tables")
+    if growth.aliases > _MOST_ALIASED:
+        raise NotAllowed(f"aliases of aliases come to more than {_MOST_ALIASED:,} expressions")
+    if growth.joins > _MOST_JOINS:
+        raise NotAllowed(f"the SQL has more than {_MOST_JOINS} joins")
+
+
+def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]) -> None:
     """NotAllowed unless each table that *shape* names may be read by who has *granted* (None: all).
 
-    *stored* gives the tables (schema, name) in the state that is read, of the database *catalog*. A name that a query
-    has defined itself (WITH) is no table's, unless there is a table of that name: then it is not looked into
-    which of them is meant where.
+    *found* gives what names without a schema find in the state that is read, views of DuckDB's too. A name that a
+    query has defined itself (WITH) is no table's, unless there is a table or view of that name: then it is not looked
+    into which of them is meant where.
     """
     mine = None if granted is None else {name.casefold() for name in granted}
     ctes = {name.casefold() for name in shape.ctes}
@@ -161,8 +173,21 @@ def grant(
             own.add(name)
         elif not allowed:
             raise NotAllowed(f"there is no table {_shown(table)} that you may read")
-    if own and (clash := sorted(own & {name.casefold() for _, name in stored()})):
+    if own and (clash := sorted(own & {name.casefold() for name in found()})):
         raise NotAllowed(f"there is no table {clash[0][:200]} that you may read")
+
+
+def shown(position: Position, granted: Collection[str] | None, after: Position | str | None) -> Position:
+    """What of *position* is told to who may read *granted* (None: all). Of other tables, how much was written is not
+    theirs to know: no more of it than the token *after*, which they have, says."""
+    if granted is None:
+        return position
+    mine = {name.casefold() for name in granted}
+    token = (Position.parse(after) if isinstance(after, str) else after) or Position()
+    return Position(
+        {tp: n if tp.topic.casefold() in mine else min(n, token[tp]) for tp, n in position.items()
+         if tp.topic.casefold() in mine or tp in token}
+    )  # fmt: skip
 
 
 def _place(table: TableName, catalog: str) -> tuple[str, str]:
@@ -180,7 +205,7 @@ def _known(schema: str, name: str) -> bool:
     there are, and no more."""
     if schema in _CATALOG_SCHEMAS:
         return name not in _HIDDEN_VIEWS
-    return schema == SYSTEM or (schema == MAIN and name not in HIDDEN_MAIN)
+    return schema == SYSTEM or (schema == MAIN and name not in HIDDEN_MAIN | _HIDDEN_VIEWS)  # found without pg_catalog
 
 
 def _shown(table: TableName) -> str:

@@ -16,11 +16,11 @@ from pyarrow import flight
 
 from merganser.pipeline.serving.ask import ServingLimits
 from merganser.pipeline.serving.flight import messages
-from merganser.pipeline.serving.flight.access import Sessions
+from merganser.pipeline.serving.flight.access import Credentials, Doorkeeper, Sessions
 from merganser.pipeline.serving.flight.handles import Handles
 from merganser.pipeline.serving.flight.server import FlightDoor, portions
 from merganser.pipeline.serving.guard import Guard
-from merganser.schemas.errors import MerganserError, UsageError
+from merganser.schemas.errors import MerganserError, TooManyLogins, UsageError
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED
 from serving.hostile import assault
 from serving.test_escapes import GROUPS, LIMITS
@@ -49,6 +49,17 @@ class Book:
         if token != "all.token":
             raise UsageError("no such token")
         return User("all")
+
+
+class Waiting(Book):
+    """Others fail as the same user, from the same address."""
+
+    waits = False
+
+    def check(self, name: str, password: str, address: str) -> User:
+        if self.waits:
+            raise TooManyLogins(name, 1.0)
+        return super().check(name, password, address)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +152,8 @@ def test_a_client_reads_its_own_write_by_token(served: World, door: FlightDoor) 
     with connected(door, merganser_after="orders/0:100000", merganser_timeout="0.2") as connection:
         with pytest.raises(adbc.Error, match="not fresh enough"):
             rows(connection, "SELECT 1")
+    with connected(door, merganser_levle="strong") as connection, pytest.raises(adbc.Error, match="unknown header"):
+        rows(connection, "SELECT 1")
     with connected(door, merganser_level="soon") as connection, pytest.raises(adbc.Error, match="merganser-level"):
         rows(connection, "SELECT 1")
 
@@ -260,6 +273,31 @@ def test_a_user_sees_granted_tables_only_and_nobody_elses_handles(door: FlightDo
         with pytest.raises(flight.FlightServerError, match="another user's"):
             some.fetch(info)
         assert client.fetch(info).num_rows == 1
+
+
+def test_an_answer_that_is_being_read_is_not_dropped_for_others(served: World) -> None:
+    """However many there were meanwhile, fetched or not."""
+    guard = Guard(served.replica, ServingLimits(answers=2, answer_s=300))
+    with FlightDoor(guard, anonymous=User("anybody")) as door, closing(Client(door, None)) as client:
+        info = client.info("CommandStatementQuery", query="SELECT i, md5(i::VARCHAR) FROM range(300000) AS r(i)")
+        slow = client.flight.do_get(info.endpoints[0].ticket, client.options)
+        count = slow.read_chunk().data.num_rows
+        for _ in range(4 * guard.limits.answers + 1):
+            client.sql("SELECT 1")
+        assert count + sum(chunk.data.num_rows for chunk in slow) == 300_000
+        guard.close()
+
+
+def test_a_session_outlives_that_its_user_has_to_wait() -> None:
+    book = Waiting()
+    keeper = Doorkeeper(book, None)
+    token = keeper.sessions.begin(Credentials("ann", "pw"))
+    assert keeper._check(book, f"Bearer {token}", "127.0.0.1").name == "ann"
+    book.waits = True
+    with pytest.raises(TooManyLogins):
+        keeper._check(book, f"Bearer {token}", "127.0.0.1")
+    book.waits = False
+    assert keeper._check(book, f"Bearer {token}", "127.0.0.1").name == "ann"
 
 
 def test_a_query_is_cancelled_and_a_session_ended(guard: Guard, client: Client) -> None:
@@ -407,8 +445,6 @@ def test_handles_are_bounded_age_out_and_belong_to_their_user() -> None:
 
 
 def test_sessions_are_bounded_and_those_that_were_right_stay() -> None:
-    from merganser.pipeline.serving.flight.access import Credentials
-
     sessions = Sessions()
     right = sessions.begin(Credentials("a", "b"))
     sessions.proved(right)

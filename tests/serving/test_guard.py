@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import merganser as mg
 from merganser.pipeline.serving.answer import Answer
 from merganser.pipeline.serving.ask import Ask, ServingLimits
 from merganser.pipeline.serving.guard import Guard
@@ -52,6 +53,18 @@ def test_an_answer_says_the_state_that_it_is_of_and_its_types(served: World, gua
         assert answer.position == answer.applied == served.end
         assert answer.types == ("BIGINT", "INTEGER")
     assert guard.ask(Ask("SELECT $a + $b AS s", {"a": 1, "b": 2})).table().to_pylist() == [{"s": 3}]
+
+
+def test_an_answer_does_not_tell_how_far_tables_without_a_grant_are(served: World, guard: Guard) -> None:
+    mine = served.end.of({ORDERS})
+    for ask in (Ask("SELECT 1"), Ask(f"SELECT * FROM {ORDERS}", level="strong"), Ask("SELECT 1", after=str(mine))):
+        with guard.ask(ask, tables={"Orders"}) as answer:
+            assert answer.position == answer.applied == mine
+    served.put(HIDDEN, 2)
+    served.replica.wait(served.end)
+    for token in (mg.Position.parse(f"{HIDDEN}/0:1"), mg.Position.parse(f"{HIDDEN}/0:1") | mine):
+        with guard.ask(Ask("SELECT 1", after=token), tables={ORDERS}) as answer:
+            assert answer.applied == mine | token, "who has a token hears that it is reached, and no more"
 
 
 def test_an_answer_is_as_fresh_as_asked(served: World, guard: Guard) -> None:

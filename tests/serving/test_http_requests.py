@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 import json
 import math
+import threading
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -17,10 +19,11 @@ from hypothesis import strategies as st
 from merganser.pipeline.serving.ask import Ask
 from merganser.pipeline.serving.binding import ANYBODY, LOCAL, Address
 from merganser.pipeline.serving.http.accept import MEDIA_TYPES, encoding_of, format_of
-from merganser.pipeline.serving.http.asking import Request, asked
-from merganser.pipeline.serving.http.entrance import check_origin, credentials
+from merganser.pipeline.serving.http.asking import Request, asked, once
+from merganser.pipeline.serving.http.entrance import Entrance, check_origin, credentials
 from merganser.pipeline.serving.http.problems import HttpError, headers_of, problem, status_of
 from merganser.pipeline.serving.params import params_of, spelled
+from merganser.pipeline.serving.users import User
 from merganser.schemas import errors
 from merganser.schemas.errors import LoginFailed, MerganserError, UsageError
 
@@ -96,6 +99,8 @@ REFUSED = {
     "an unknown parameter": (Request("GET", [("sql", "x"), ("levle", "strong")]), 400),
     "an unknown level": (post({"sql": "x", "level": "linearizable"}), 400),
     "an unknown level in a header": (post({"sql": "x"}, merganser_level="Strong"), 400),
+    "an unknown header of ours": (post({"sql": "x"}, merganser_levle="strong"), 400),
+    "a parameter nested too deeply": (post(b'{"sql": "x", "params": [' + b"[" * 900 + b"]" * 900 + b"]}"), 400),
     "a level said twice": (post({"sql": "x", "level": "strong"}, merganser_level="strong"), 400),
     "SQL said twice": (Request("GET", [("sql", "x"), ("sql", "y")]), 400),
     "SQL in the query string and in the body": (
@@ -132,6 +137,12 @@ def test_what_is_not_understood_is_refused_with_a_hint(what: str) -> None:
     assert status_of(caught.value) == status
     told = problem(caught.value)
     assert told["error"] and told["hint"] and "\n" not in told["error"]
+
+
+def test_a_header_of_ours_that_comes_twice_is_refused() -> None:
+    assert once([("accept", "a"), ("accept", "b"), ("merganser-level", "strong")])["merganser-level"] == "strong"
+    with pytest.raises(MerganserError, match="twice"):
+        once([("merganser-level", "eventual"), ("merganser-level", "strong")])
 
 
 _VALUES = st.recursive(
@@ -231,6 +242,32 @@ def test_a_page_of_another_site_cannot_ask_here(headers: dict[str, str], anonymo
     with pytest.raises(HttpError) as caught:
         check_origin({"host": "localhost:8080", **headers}, ADDRESS, anonymous)
     assert caught.value.status == 403
+
+
+def test_who_waits_to_log_in_keeps_nobody_from_the_rest_of_the_door() -> None:
+    let = threading.Event()
+
+    class Slow:
+        def known(self, *said: str) -> None:
+            return None
+
+        def check(self, *said: str) -> User:
+            let.wait(20)
+            return LOCAL
+
+    async def flood() -> None:
+        entrance = Entrance(Slow(), None, ADDRESS)  # type: ignore[arg-type]
+        headers = {"host": "localhost:8080", "authorization": basic("ann:wrong")}
+        asking = [asyncio.create_task(entrance.user(headers, "1.1.1.1")) for _ in range(60)]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(2):
+                assert await asyncio.to_thread(lambda: 1) == 1
+        finally:
+            let.set()
+            await asyncio.gather(*asking)
+
+    asyncio.run(flood())
 
 
 # -- errors ----------------------------------------------------------------------------------

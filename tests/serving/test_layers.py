@@ -16,6 +16,7 @@ from merganser.consumers.statements import parsed
 from merganser.pipeline.serving import rules
 from merganser.pipeline.serving.catalog import MAIN
 from merganser.pipeline.serving.checked import Checked, Checker
+from merganser.pipeline.serving.growth import Growth
 from merganser.pipeline.serving.guard import Guard
 from merganser.pipeline.serving.rules import HIDDEN_MAIN
 from merganser.pipeline.serving.shape import Shape
@@ -34,7 +35,7 @@ def served(tmp_path: Path) -> Iterator[World]:
 
 def unjudged(self: Checker, sql: str, everything: bool) -> Checked:
     """In the place of Checker.check: no look at the statement's type, nor at its names."""
-    return Checked(sql, duckdb.extract_statements("SELECT 1")[0], "SELECT 1", Shape())
+    return Checked(sql, duckdb.extract_statements("SELECT 1")[0], "SELECT 1", Shape(), Growth(0, 0, 0))
 
 
 @both_ways

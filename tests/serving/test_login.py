@@ -173,6 +173,17 @@ def test_a_file_that_breaks_changes_nobody(logins: Logins, path: Path, clock: Cl
     assert logins.check("ann", RIGHT, "1.1.1.1")
 
 
+def test_a_file_that_was_open_to_others_is_taken_over_once_it_is_not(logins: Logins, path: Path, clock: Clock) -> None:
+    with changing(path) as change:
+        change.remove("ann")
+    path.chmod(0o644)
+    clock.now_s += 1
+    assert logins.check("ann", RIGHT, "1.1.1.1")
+    path.chmod(0o600)
+    clock.now_s += 1
+    fail(logins, password=RIGHT)
+
+
 # -- the wait, pure --------------------------------------------------------------------------
 
 

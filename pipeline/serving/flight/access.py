@@ -23,7 +23,7 @@ from typing import Protocol
 
 from pyarrow import flight
 
-from ....schemas.errors import MerganserError
+from ....schemas.errors import MerganserError, TooManyLogins
 
 IDLE_S = 3600.0
 _MOST_UNPROVED, _MOST = 256, 1024
@@ -125,7 +125,12 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         self._sessions = sessions
 
     def start_call(self, info: flight.CallInfo, headers: Mapping[str, list[str]]) -> Call:
-        mine = {name.lower(): values[-1] for name, values in headers.items() if isinstance(values[-1], str)}
+        # Of ours none is passed over: one that comes twice is not understood by who reads it.
+        mine = {
+            name.lower(): ", ".join(values) if name.lower().startswith("merganser-") else values[-1]
+            for name, values in headers.items()
+            if isinstance(values[-1], str)
+        }
         token = None
         if info.method == flight.FlightMethod.HANDSHAKE:
             given = basic(mine.get("authorization", ""))
@@ -180,6 +185,8 @@ class Doorkeeper:
             raise known.wrong
         try:
             who = logins.check(known.name, known.password, peer)
+        except TooManyLogins:
+            raise  # says nothing of the password: others fail from that address, or many log in at once
         except MerganserError as error:
             self.sessions.failed(token, error)
             raise

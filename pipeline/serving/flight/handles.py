@@ -15,13 +15,18 @@ T = TypeVar("T")
 class Handles(Generic[T]):
     """At most *most* things, each for *idle_s* after its last use, each for the user who made it only.
 
-    What is dropped, by age or to make room, is handed to *dropped*. Safe across threads.
+    What is dropped, by age or to make room (those that are *over* first), is handed to *dropped*. Safe across threads.
     """
 
     def __init__(
-        self, most: int, idle_s: float, dropped: Callable[[T], None], now: Callable[[], float] = time.monotonic
+        self,
+        most: int,
+        idle_s: float,
+        dropped: Callable[[T], None],
+        now: Callable[[], float] = time.monotonic,
+        over: Callable[[T], bool] = lambda thing: False,
     ) -> None:
-        self._most, self._idle_s, self._dropped, self._now = most, idle_s, dropped, now
+        self._most, self._idle_s, self._dropped, self._now, self._over = most, idle_s, dropped, now, over
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, tuple[str, T, float]] = OrderedDict()
 
@@ -30,6 +35,9 @@ class Handles(Generic[T]):
         with self._lock:
             gone = self._aged()
             self._kept[handle] = (user, thing, self._now())
+            if len(self._kept) > self._most:
+                ended = [each for each, (_, kept, _) in self._kept.items() if self._over(kept)]
+                gone += [self._kept.pop(each)[1] for each in ended]
             while len(self._kept) > self._most:
                 gone.append(self._kept.popitem(last=False)[1][1])
         self._drop(gone)

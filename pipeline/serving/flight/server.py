@@ -45,6 +45,8 @@ _MESSAGE_BYTES = 4 * 2**20
 #: Longer ones are not sent as a header: gRPC refuses 8 KiB of them.
 _HEADER_BYTES = 4096
 
+_FRESHNESS = ("merganser-level", "merganser-after", "merganser-max-staleness", "merganser-timeout")
+
 _READ_ONLY = "a replica is read-only: rows are written through the log (`merganser put`, a Producer)"
 _NO_TRANSACTIONS = "there are no transactions here: each query reads one committed state"
 
@@ -109,8 +111,9 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         self._guard, self._keeper = guard, keeper
         self._catalog = guard.replica.path.stem
         self._statements: Handles[Prepared] = Handles(_MOST_STATEMENTS, STATEMENT_S, lambda gone: None)
-        most = 4 * guard.limits.answers  # of those that were fetched the guard has forgotten most
-        self._answers: Handles[Answer] = Handles(most, guard.limits.answer_s + _FETCH_S, lambda gone: gone.close())
+        # The guard has fewer answers open than this: the others are over, and go before one that is still being read.
+        most, idle_s = 4 * guard.limits.answers, guard.limits.answer_s + _FETCH_S
+        self._answers: Handles[Answer] = Handles(most, idle_s, Answer.close, over=lambda answer: answer.over)
         super().__init__(location, Open(), certificates, middleware=middleware)
 
     def forget(self) -> None:
@@ -299,6 +302,9 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
 
 def fresh(ask: Ask, headers: Mapping[str, str]) -> Ask:
     """*ask* as fresh as *headers* say. UsageError."""
+    for name in headers:
+        if name.startswith("merganser-") and name not in _FRESHNESS:
+            raise UsageError(f"unknown header {name[:50]!r}: one of {', '.join(_FRESHNESS)}")
     level = headers.get("merganser-level", "eventual")
     if level not in get_args(Level):
         raise UsageError(f"merganser-level is one of {', '.join(get_args(Level))}, not {level[:50]!r}")

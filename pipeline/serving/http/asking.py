@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
@@ -62,6 +62,10 @@ def asked(request: Request) -> Asked:
     form = said.pop("format", None)
     if request.method == "POST":
         _merge(said, _body(request), "in the query string and in the body")
+    known = {header.lower() for header in _HEADERS.values()}
+    for header in request.headers:
+        if header.startswith("merganser-") and header not in known:
+            raise HttpError(400, f"unknown header {header[:40]!r}", _HINT)
     for name, header in _HEADERS.items():
         if header.lower() in request.headers:
             _merge(said, {name: request.headers[header.lower()]}, "as a header and otherwise")
@@ -76,6 +80,16 @@ def asked(request: Request) -> Asked:
         _seconds("timeout", said.get("timeout")) or Ask.timeout,
     )
     return Asked(ask, _format(form, request.headers), encoding_of(request.headers.get("accept-encoding")))
+
+
+def once(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """*headers* by name. HttpError if one of ours comes twice."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith("merganser-") and name in found:
+            raise HttpError(400, f"the header {name[:40]!r} comes twice", "say it once")
+        found.setdefault(name, value)
+    return found
 
 
 # -- where it is said ------------------------------------------------------------------------

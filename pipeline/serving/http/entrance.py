@@ -12,6 +12,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ....schemas.errors import Forbidden, LoginFailed, UsageError
@@ -19,6 +20,10 @@ from ..binding import LOCAL, Address
 from ..login import Logins
 from ..users import User
 from .problems import HttpError
+
+#: Who logs in waits here for the hash of a password, more of them than Logins lets wait. Not where asyncio has its own
+#: few threads: strangers would take all of them from who is in already.
+_threads = ThreadPoolExecutor(64, thread_name_prefix="merganser-login")
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class Entrance:
             return known
         if given.kind == "t":
             return logins.check_token(given.secret, client)
-        return await asyncio.to_thread(logins.check, given.name, given.secret, client)
+        check = asyncio.get_running_loop().run_in_executor
+        return await check(_threads, logins.check, given.name, given.secret, client)
 
 
 def demand(user: User, role: str, what: str) -> None:

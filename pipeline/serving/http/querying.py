@@ -23,7 +23,7 @@ from ....schemas.errors import MerganserError, QueryCancelled
 from ..journal import shape
 from ..users import User
 from .accept import MEDIA_TYPES
-from .asking import APPLIED, LARGEST_BODY, POSITION, Asked, asked
+from .asking import APPLIED, LARGEST_BODY, POSITION, Asked, asked, once
 from .asking import Request as Said
 from .bodies import body
 
@@ -48,7 +48,7 @@ async def query(desk: Desk, request: Request, user: User) -> Response:
     from .app import body_of
 
     data = await body_of(request, LARGEST_BODY) if request.method == "POST" else b""
-    wanted = asked(Said(request.method, request.query_params.multi_items(), request.headers, data))
+    wanted = asked(Said(request.method, request.query_params.multi_items(), once(request.headers.items()), data))
     gone = threading.Event()
     begun = _run(lambda: _begun(desk, wanted, user, gone))
     while not begun.done():
