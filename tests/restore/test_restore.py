@@ -216,7 +216,7 @@ def test_a_store_that_fails_in_the_last_step_is_opened_again(tmp_path: Path, mon
     log, at = cut_inside_a_torn_transaction()
     resting: list[Applier] = []
     rest, failures = Applier.rest, ["the disk said no"]
-    monkeypatch.setattr(Applier, "rest", lambda self, end: (resting.append(self), rest(self, end)))
+    monkeypatch.setattr(Applier, "rest", lambda self, *how: (resting.append(self), rest(self, *how)))
 
     def fail_once(step: str) -> None:
         if resting and step == "moved" and failures:

@@ -195,6 +195,7 @@ def test_a_table_that_joins_later_is_not_torn(
     monkeypatch.setattr("merganser.consumers.apply._CLOSE_S", 0.0)
     if naive:  # whatever is missing is lost
         monkeypatch.setattr(Waiting, "join", lambda self, late: None)
+        monkeypatch.setattr(Waiting, "settle", lambda self, transactions: None)
     world = TxWorld(seed, transactions=40, guarded=False)
     for tables in (["a"], ["a", "b", "c"]):
         with replica(world, tmp_path / "r.duckdb", BatchLimits(linger_ms=0), tables=tables) as opened:
