@@ -72,7 +72,7 @@ class RepublishPlan:
         return {**whose, **self.restore.fields(), "tables": [way.fields() for way in self.tables]}
 
     def lines(self) -> list[str]:
-        said = {"new": "topic and table are made", "begun": "is gone on with", "there": "is there, and is compared"}
+        said = {"new": "is made, topic and schemas", "begun": "is gone on with", "there": "is there, and is compared"}
         head = [f"republish cluster {self.from_cluster_id} to cluster {self.cluster_id}", *self.restore.lines()[1:]]
         return head + [
             f"table    {way.name}: {way.facts.partitions} partitions, {len(way.values)} versions; it {said[way.state]}"

@@ -111,7 +111,7 @@ def test_a_signal_ends_it_cleanly_and_what_was_read_is_archived(
     try:
         wait_for("it runs", lambda: bool(said))
         cli("put", orders, stdin=ROWS)
-        wait_for("it lags", lambda: said[-1]["lag"] == 2)
+        wait_for("it lags", lambda: said[-1]["lag"] >= 2)  # imports of other tests are archived too
         looks = len(said)
         wait_for("it has read them", lambda: len(said) > looks + 5)
         process.send_signal(number)
@@ -121,7 +121,8 @@ def test_a_signal_ends_it_cleanly_and_what_was_read_is_archived(
         process.kill()
         process.wait()
     report = cli("archive", "check", "--archive", tmp_path / "a", "--json").json[0]
-    assert not report["findings"] and sum(each["rows"] for each in report["partitions"]) == 2, report
+    rows = [each["rows"] for each in report["partitions"] if each["table"] == orders]
+    assert not report["findings"] and sum(rows) == 2, report
 
 
 def test_a_check_needs_no_kafka(cli: Cli, archived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

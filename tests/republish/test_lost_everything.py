@@ -157,7 +157,7 @@ def test_the_command_does_nothing_unless_it_is_told_to(
         return capsys.readouterr().out
 
     with mg.connect(second) as log:
-        assert f"{name}: 4 partitions, 1 versions; topic and table are made" in run_it()
+        assert f"{name}: 4 partitions, 1 versions; it is made, topic and schemas" in run_it()
         before = json.loads(run_it("--json"))
         assert not before["executed"] and before["tables"][0]["state"] == "new" and not before["republished"]
         assert (
@@ -203,7 +203,7 @@ def test_nothing_is_written_beside_what_others_wrote(lost: Lost, second: str, tm
 
 def test_of_two_runs_the_newer_goes_on(lost: Lost, second: str, tmp_path: Path) -> None:
     """The older one is fenced wherever it stands, and what it had not committed is not there."""
-    tables = ("plain", lost.plan.tables[1])
+    tables = ("plain",)
     with mg.connect(second) as log, mg.connect(second) as newer:
         done: dict[str, Table] = {}
 
