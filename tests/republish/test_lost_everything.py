@@ -148,7 +148,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_the_command_does_nothing_unless_it_is_told_to(
     lost: Lost, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = lost.plan.tables[2]
+    name = "files"
     line = ["archive", "republish", "--archive", str(lost.archive), "--bootstrap-servers", second, "--tables", name]
     line += ["--scratch", str(tmp_path / "scratch")]
 
@@ -157,7 +157,7 @@ def test_the_command_does_nothing_unless_it_is_told_to(
         return capsys.readouterr().out
 
     with mg.connect(second) as log:
-        assert f"{name}: 4 partitions, 1 versions; it is made, topic and schemas" in run_it()
+        assert f"{name}: 3 partitions, 1 versions; it is made, topic and schemas" in run_it()
         before = json.loads(run_it("--json"))
         assert not before["executed"] and before["tables"][0]["state"] == "new" and not before["republished"]
         assert (
