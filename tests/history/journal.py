@@ -32,7 +32,7 @@ REGISTERS = range(8)
 SHARED = range(1000, 1008)
 OWN_ACCOUNTS = 4
 FIRST_BALANCE = 100
-#: Ids from here on are of single events in ``entries``; below, it has what was added to an account.
+#: Ids from here on are of single events in the third table; below, it has what was added to an account.
 EVENTS = 10_000
 
 
@@ -61,7 +61,8 @@ class Plan:
 
     @property
     def tables(self) -> list[str]:
-        return [f"{name}_{self.tag}" for name in ("left", "right", "entries")]
+        """In the order of their names: that is the order of places, which decides where transactions cross."""
+        return [f"{name}_{self.tag}" for name in ("left", "right", "statement")]
 
     @property
     def partitions(self) -> list[TopicPartition]:

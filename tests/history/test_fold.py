@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from history.fold import Fold, Record
+from history.journal import Plan
 from merganser.schemas.position import TopicPartition
 from stories.txworld import PARTITIONS, TxWorld
 
@@ -58,3 +59,9 @@ def test_the_fold_is_the_brute_force_at_every_position(seed: int) -> None:
         assert held == want.pending
         outcomes = {tx: state.removeprefix("repeats ") for tx, state in fold.outcomes.items() if isinstance(tx, str)}
         assert outcomes == {tx: state for tx, state in want.transactions.items() if tx.startswith("t")}
+
+
+def test_the_fold_numbers_partitions_in_the_order_of_their_places() -> None:
+    """Where transactions cross, the first record decides: the fold's first has to be the replicas' first."""
+    partitions = Plan("", "", "busy").partitions
+    assert partitions == sorted(partitions)
