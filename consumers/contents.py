@@ -187,7 +187,6 @@ class Loading:
         except BaseException:
             release(self.path)
             raise
-        self._con.sql("SET GLOBAL TimeZone = 'UTC'")
         self._con.sql("SET GLOBAL enable_external_access = false")
         self._con.execute(SYSTEM_TABLES).fetchall()
         self._con.execute("INSERT INTO _merganser.store VALUES (?, ?, ?)", [FORMAT, cluster_id, group]).fetchall()

@@ -90,7 +90,8 @@ class StoredTable:
 
 
 def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """DuckDB's connection to the file; StoreLocked or StoreFormat in place of DuckDB's own words."""
+    """DuckDB's connection to the file, with its times in UTC; StoreLocked or StoreFormat in place of DuckDB's own
+    words."""
     if not path.parent.is_dir():
         raise StoreFormat(str(path), "its folder does not exist", hint=f"mkdir -p {path.parent}")
     # DuckDB takes a file of JSON, CSV or Parquet for data and keeps its tables in memory: seen, and fatal here.
@@ -107,7 +108,7 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         "autoinstall_known_extensions": False,
     }
     try:
-        return duckdb.connect(str(path), read_only=read_only, config=config)
+        con = duckdb.connect(str(path), read_only=read_only, config=config)
     except duckdb.IOException as error:
         first = str(error).splitlines()[0]
         if "lock" in first:
@@ -115,6 +116,12 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         raise StoreFormat(str(path), first) from error
     except duckdb.Error as error:
         raise StoreFormat(str(path), str(error).splitlines()[0]) from error
+    try:
+        con.sql("SET GLOBAL TimeZone = 'UTC'")
+    except BaseException:
+        con.close()
+        raise
+    return con
 
 
 def check_room(path: Path, limits: Limits, nbytes: int) -> None:

@@ -73,7 +73,6 @@ class Shadows:
             release(self.path)
             raise
         try:
-            self._con.sql("SET GLOBAL TimeZone = 'UTC'")
             self._con.sql("SET GLOBAL enable_external_access = false")
             self.cluster_id, self.group = identity(self._con, self.path)
         except BaseException:

@@ -116,7 +116,6 @@ class Store:
         self._identity = (cluster_id, group)
         self._con = open_file(self.path, self.limits)
         try:
-            self._con.sql("SET GLOBAL TimeZone = 'UTC'")
             self._con.sql("SET GLOBAL enable_external_access = false")
             self._con.sql("SET GLOBAL lock_configuration = true")
             self._prepare(cluster_id, group)

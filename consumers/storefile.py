@@ -35,7 +35,6 @@ class StoreFile:
             raise StoreFormat(str(self.path), "there is no such file", hint=hint)
         self._con = open_file(self.path, limits or Limits(), read_only=True)
         try:
-            self._con.sql("SET GLOBAL TimeZone = 'UTC'")
             self._con.sql("SET GLOBAL enable_external_access = false")
             self._con.sql("SET GLOBAL lock_configuration = true")
             self.cluster_id, self.group = identity(self._con, self.path)

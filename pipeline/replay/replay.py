@@ -208,14 +208,9 @@ class Replayer:
         finally:
             store.close()
 
-    @contextmanager
-    def _beside(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        con = open_file(self.side, self.limits or Limits(), read_only=True)
-        try:
-            con.sql("SET GLOBAL TimeZone = 'UTC'")
-            yield con
-        finally:
-            con.close()
+    def _beside(self) -> duckdb.DuckDBPyConnection:
+        """To look at it; use it in a ``with``."""
+        return open_file(self.side, self.limits or Limits(), read_only=True)
 
     def _clean(self) -> None:
         for name in (self.side, self.side.with_name(self.side.name + ".wal")):

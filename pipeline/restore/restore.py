@@ -256,7 +256,6 @@ class Restorer:
         """The new store is at the target, its account adds up, and its digests are those of a backup there."""
         con = open_file(self.work, self.limits or Limits(), read_only=True)
         try:
-            con.sql("SET GLOBAL TimeZone = 'UTC'")
             read, applied = positions(con)
             if read != plan.target:
                 raise RestoredWrong(str(self.work), f"it is at {read}, the target is {plan.target}")
