@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..producers.again import AgainWriter
 from ..producers.bulk import BulkOptions, BulkWriter
 from ..producers.options import ProducerOptions
 from ..producers.producer import Producer
@@ -193,14 +192,10 @@ class Log:
         return Producer(self._catalog, self._config, options, id)
 
     def bulk_writer(self, id: str, options: BulkOptions | None = None) -> BulkWriter:
-        """A writer of whole chunks of encoded rows, for imports. The newest of an *id* fences the older ones."""
+        """A writer of whole chunks: of encoded rows, or of records as they are. The newest of an *id* fences the older
+        ones."""
         self._process.check()
         return BulkWriter(self._config, id, options)
-
-    def again_writer(self, id: str) -> AgainWriter:
-        """A writer of records of the log, once more. The newest of an *id* fences the older ones."""
-        self._process.check()
-        return AgainWriter(self._config, id)
 
     def adopt(self, versions: Sequence[SchemaVersion], stage: Adoption) -> None:
         """Have schemas with the numbers and ids that records of another log bear; see :meth:`Registry.adopt`."""

@@ -8,21 +8,24 @@ Invariants:
 - librdkafka itself picks the partitions of rows, with the partitioner and the settings of `Producer`; whole
   records say theirs.
 
-No callback is run for each record: if one could not be delivered, librdkafka refuses to commit.
+No callback is run for each record: if one could not be delivered, librdkafka refuses to commit. Of whole records
+the last one in each partition tells how far they reach.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from confluent_kafka import KafkaError, Message
 from confluent_kafka import Producer as KafkaProducer
 
 from ..schemas.errors import UsageError
 from ..schemas.headers import check_id
 from ..schemas.kafka import Deadline, log_error
+from ..schemas.position import Position
 from .commit import SendFailed, TransactionalClient
 
 
@@ -119,10 +122,13 @@ class BulkWriter:
         *,
         confirm: Callable[[], str | None] = lambda: None,
         on_step: Callable[[str], None] = lambda step: None,
-    ) -> None:
-        """One chunk of *records* that say for themselves what they are; else as :meth:`write`."""
+    ) -> Position:
+        """One chunk of *records* that say for themselves what they are; else as :meth:`write`. The position just
+        past them."""
         self._check(len(records), sum(record.size for record in records))
-        self._run(lambda client: _produce_whole(client, records), None, confirm, on_step)
+        past: list[Position] = []
+        self._run(lambda client: _produce_whole(client, records, past.append), None, confirm, on_step)
+        return Position({tp: offset for each in past for tp, offset in each.items()})
 
     def _check(self, rows: int, size: int) -> None:
         if rows > self.options.rows or (size > self.options.bytes and rows > 1):
@@ -165,9 +171,31 @@ def _produce(client: KafkaProducer, topic: str, keys: Sequence[bytes] | None, va
         raise SendFailed(f"{topic}: {next(errors, 'a row was not taken')}")
 
 
-def _produce_whole(client: KafkaProducer, records: Sequence[WholeRecord]) -> None:
-    for topic, partition, key, value, headers, time_ms in records:
-        client.produce(topic, value, key, partition, timestamp=time_ms, headers=list(headers))
+def _produce_whole(client: KafkaProducer, records: Sequence[WholeRecord], past: Callable[[Position], None]) -> None:
+    """*past* is told the position after the last record in each partition."""
+
+    def report(error: KafkaError | None, message: Message[bytes, bytes]) -> None:
+        if error is None:
+            past(Position.past(message.topic() or "", message.partition() or 0, message.offset() or 0))
+
+    last = {(record.topic, record.partition): i for i, record in enumerate(records)}
+    for i, (topic, partition, key, value, headers, time_ms) in enumerate(records):
+        told = report if last[topic, partition] == i else None
+        client.produce(topic, value, key, partition, on_delivery=told, timestamp=time_ms, headers=list(headers))
+
+
+def whole_chunks(records: Iterable[WholeRecord], rows: int, size: int) -> Iterator[Sequence[WholeRecord]]:
+    """*records*, so many at a time that a chunk is within both bounds, or is one record."""
+    chunk: list[WholeRecord] = []
+    held = 0
+    for record in records:
+        if chunk and (len(chunk) >= rows or held + record.size > size):
+            yield chunk
+            chunk, held = [], 0
+        chunk.append(record)
+        held += record.size
+    if chunk:
+        yield chunk
 
 
 def _acknowledged(client: KafkaProducer, deadline: Deadline) -> None:

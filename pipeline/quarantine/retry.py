@@ -11,7 +11,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from ...consumers.dbfile import stored_tables
 from ...consumers.quarantined import how_many, quarantined, waiting
 from ...consumers.reads import positions
 from ...consumers.rows import offsets_of
-from ...producers.again import Again
+from ...producers.bulk import BulkOptions, WholeRecord, whole_chunks
 from ...schemas.errors import TopicRecreated, UnknownTable
 from ...schemas.headers import Marks, Origin, encode
 from ...schemas.position import Position
@@ -106,7 +106,7 @@ class Retry:
     def execute(self, choice: Choice) -> Tried:
         """Do it. RolledBack, CommitInDoubt, ProducerFenced: the same again goes on from what the log says."""
         found = self._found(choice)
-        writer = self.log.again_writer(f"merganser-retry-{self.table.topic_id}")
+        writer = self.log.bulk_writer(f"merganser-retry-{self.table.topic_id}", BulkOptions(CHUNK, CHUNK_BYTES))
         token, written = Position(), 0
         try:
             writer.open()
@@ -115,8 +115,8 @@ class Retry:
             self.step("looked")
             ready = [self._again(verdict) for verdict in verdicts if verdict.state == "ready"]
             self.watch.begin("write", len(ready))
-            for part in _parts(ready):
-                token = token | writer.write(part, self._confirm, self.step)
+            for part in whole_chunks(ready, CHUNK, CHUNK_BYTES):
+                token = token | writer.write_whole(part, confirm=self._confirm, on_step=self.step)
                 written += len(part)
                 self.watch.advance(len(part))
         finally:
@@ -158,12 +158,12 @@ class Retry:
         unread = {key for key, (offset, _) in later.last.items() if offset >= read.get(key[0], 0)}
         return judge(found, later, held_back | unread)
 
-    def _again(self, verdict: Verdict) -> Again:
+    def _again(self, verdict: Verdict) -> WholeRecord:
         mine = verdict.candidate
         origin = Origin.of(self.log.cluster_id, self.table.topic_id, *mine.place)
         condition = None if self.table.conditions == "none" else verdict.condition
         headers = [*encode(Marks(condition=condition)), origin.header]
-        return Again(mine.partition, mine.key, mine.value, tuple(headers))
+        return WholeRecord(*mine.partition, mine.key, mine.value, headers)
 
     def _confirm(self) -> str | None:
         """Why what was sent must not be committed: the producer goes by the topic's name."""
@@ -171,18 +171,3 @@ class Retry:
         if found is None or found.topic_id != self.table.topic_id:
             return f"table {self.table.name!r} was made anew meanwhile"
         return None
-
-
-def _parts(records: Sequence[Again]) -> Iterator[list[Again]]:
-    """*records*, cut into what one Kafka transaction takes."""
-    part: list[Again] = []
-    size = 0
-    for record in records:
-        mine = len(record.key or b"") + len(record.value or b"")
-        if part and (len(part) >= CHUNK or size + mine > CHUNK_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(record)
-        size += mine
-    if part:
-        yield part

@@ -15,7 +15,7 @@ Steps, for tests that kill: ``planned``, ``resolved``, ``reserved``, ``made``, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -26,7 +26,7 @@ from ...consumers.dbfile import Limits
 from ...consumers.digest import columns_digest
 from ...consumers.reads import positions
 from ...consumers.storefile import StoreFile
-from ...producers.bulk import BulkOptions, BulkWriter, WholeRecord
+from ...producers.bulk import BulkOptions, BulkWriter, WholeRecord, whole_chunks
 from ...schemas.errors import (
     CommitInDoubt,
     NotRepublishable,
@@ -206,7 +206,7 @@ class Republisher:
         return found.topic_id
 
     def _continue(self, writer: BulkWriter, records: Iterator[WholeRecord], topic: str, topic_id: str) -> None:
-        for chunk in _chunks(records, writer.options.rows, writer.options.bytes):
+        for chunk in whole_chunks(records, writer.options.rows, writer.options.bytes):
             writer.write_whole(chunk, confirm=lambda: self._is_other(topic, topic_id), on_step=self._step)
             self._watch.advance(len(chunk))
 
@@ -252,7 +252,7 @@ class Republisher:
         writer = self._log.bulk_writer(WRITER, self._chunks)
         try:
             records = (WholeRecord(topic, partition, key, value) for topic, partition, key, value in notes)
-            for chunk in _chunks(records, writer.options.rows, writer.options.bytes):
+            for chunk in whole_chunks(records, writer.options.rows, writer.options.bytes):
                 writer.write_whole(chunk)
         except (RolledBack, CommitInDoubt, ProducerFenced) as error:
             raise RepublishStopped(str(error)) from error
@@ -267,17 +267,3 @@ _TAKEN_OVER = "let that one end; it goes on from where this one was"
 
 def _versions(plan: RepublishPlan) -> list[SchemaVersion]:
     return [version for way in plan.tables for version in way.versions]
-
-
-def _chunks(records: Iterator[WholeRecord], rows: int, size: int) -> Iterator[Sequence[WholeRecord]]:
-    """*records*, so many at a time that a chunk is within both bounds."""
-    chunk: list[WholeRecord] = []
-    held = 0
-    for record in records:
-        if chunk and (len(chunk) >= rows or held + record.size > size):
-            yield chunk
-            chunk, held = [], 0
-        chunk.append(record)
-        held += record.size
-    if chunk:
-        yield chunk

@@ -13,7 +13,7 @@ from merganser.consumers.storefile import StoreFile
 from merganser.pipeline.archive.bounded import BoundedLog
 from merganser.pipeline.quarantine.candidates import Candidates
 from merganser.pipeline.quarantine.retry import Choice, Retry, Tried
-from merganser.producers.again import Again
+from merganser.producers.bulk import BulkOptions, WholeRecord
 from merganser.schemas.errors import RolledBack
 from merganser.schemas.headers import Marks
 from merganser.schemas.position import Position, TopicPartition
@@ -59,7 +59,7 @@ class WritableLog(FakeLog):
     def widen(self, table: str) -> None:
         self.register(SchemaVersion(value_subject(table), 2, {"keyed": 11, "plain": 12}[table], WIDER))
 
-    def again_writer(self, id: str) -> FakeWriter:
+    def bulk_writer(self, id: str, options: BulkOptions) -> FakeWriter:
         return FakeWriter(self)
 
     def records(self, table: str, partition: int) -> Sequence[FakeRecord | None]:
@@ -75,8 +75,8 @@ class FakeWriter:
     def open(self) -> None: ...
     def close(self) -> None: ...
 
-    def write(
-        self, records: Sequence[Again], confirm: Callable[[], str | None], on_step: Callable[[str], None]
+    def write_whole(
+        self, records: Sequence[WholeRecord], *, confirm: Callable[[], str | None], on_step: Callable[[str], None]
     ) -> Position:
         on_step("begun")
         on_step("sent")
@@ -85,9 +85,12 @@ class FakeWriter:
         self._log.before_commit()
         past = Position()
         for record in records:
-            mine = self._log.partitions[record.partition]
-            place = (*record.partition, len(mine))
-            mine.append(FakeRecord(place, record.key, record.value, 1_800_000_000_000 + len(mine), record.headers))
+            partition = TopicPartition(record.topic, record.partition)
+            mine = self._log.partitions[partition]
+            place = (*partition, len(mine))
+            mine.append(
+                FakeRecord(place, record.key, record.value, 1_800_000_000_000 + len(mine), tuple(record.headers))
+            )
             past = past | Position.past(*place)
         on_step("committed")
         return past

@@ -124,7 +124,6 @@ def test_a_later_record_of_the_key_is_never_undone(
     bench.fold()
     if naive:
         monkeypatch.setattr(plan, "_is_later", lambda last, mine: False)
-        monkeypatch.setattr(type(log), "again_writer", type(log).again_writer)
     with caught(naive):
         assert states(bench.retry())[0] == "superseded"
         bench.fold()
