@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import duckdb
 
@@ -25,10 +25,16 @@ _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _POSITION_SQL = "SELECT topic, partition, next_offset, applied_offset FROM _merganser.positions"
 
 
+def level_named(name: object) -> Level:
+    """The level of that *name*. UsageError."""
+    if name not in get_args(Level):
+        raise UsageError(f"unknown level {str(name)[:40]!r}: one of {', '.join(get_args(Level))}")
+    return cast(Level, name)
+
+
 def check_level(level: Level, max_staleness: float | None) -> Level:
     """The level that is asked for: a *max_staleness* alone asks for ``bounded``. UsageError."""
-    if level not in get_args(Level):
-        raise UsageError(f"unknown level {level!r}: one of {', '.join(get_args(Level))}")
+    level = level_named(level)
     if level == "eventual" and max_staleness is not None:
         level = "bounded"
     if level == "bounded" and (max_staleness is None or not max_staleness > 0):

@@ -10,6 +10,7 @@ Invariants
 
 from __future__ import annotations
 
+import base64
 import hmac
 import logging
 import secrets
@@ -36,6 +37,15 @@ _LOOK_S = 1.0
 #: How many may wait for the hash of a password, and for how long.
 _MOST_WAITING = 32
 _PATIENCE_S = 10.0
+
+
+def name_and_password(encoded: str) -> tuple[str, str] | None:
+    """What a Basic Authorization has in base64; None if it is none."""
+    try:
+        name, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except ValueError:  # no base64, not ASCII, or no UTF-8
+        return None
+    return (name, password) if colon else None
 
 
 class Logins:

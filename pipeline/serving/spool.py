@@ -79,7 +79,8 @@ class Spool:
         self.rows = self.nbytes = 0
 
     def put(self, batch: pa.RecordBatch) -> None:
-        """Keep *batch*. TooLarge if that is more than may be kept; QueryCancelled if nobody wants it any more."""
+        """Keep *batch*. TooLarge if that is more than may be kept; QueryCancelled, or what it failed with, if
+        nobody wants it any more."""
         size = int(batch.nbytes)
         if self.rows + batch.num_rows > self._limits.answer_rows:
             raise TooLarge(f"the answer has more than {self._limits.answer_rows:,} rows")
@@ -87,8 +88,7 @@ class Spool:
             raise TooLarge(f"the answer has more than {self._limits.answer_bytes / 2**20:,.0f} MiB")
         entry = batch if self._keeps(size) else self._write(batch)
         with self._changed:
-            if self._closed:
-                raise QueryCancelled()
+            self._still_wanted()
             self._waiting.append(entry)
             self.rows, self.nbytes = self.rows + batch.num_rows, self.nbytes + size
             self._changed.notify_all()
@@ -147,10 +147,17 @@ class Spool:
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _still_wanted(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise QueryCancelled()
+
     def _keeps(self, size: int) -> bool:
         """Whether a batch of *size* stays in memory."""
         with self._changed:
-            if self._closed or self._memory + size > self._limits.answer_memory or not self._room.take_memory(size):
+            self._still_wanted()
+            if self._memory + size > self._limits.answer_memory or not self._room.take_memory(size):
                 return False
             self._memory += size
             return True
@@ -161,8 +168,7 @@ class Spool:
             writer.write_batch(batch)
         data = sink.getvalue()
         with self._changed:
-            if self._closed:
-                raise QueryCancelled()
+            self._still_wanted()
             self._room.take_disk(data.size)
             span = _Span(self._disk, data.size)
             self._disk += data.size

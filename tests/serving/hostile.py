@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
-from serving.escapes import Escape
+from merganser.pipeline.serving.ask import ServingLimits
+from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
 from serving.world import MARKER, World
+
+#: Small, so that what is endless ends soon.
+LIMITS = ServingLimits(query_s=0.5, growth=400 * 2**20, answer_bytes=8 * 2**20, answer_rows=300_000)
+
+GROUPS = {name: list(found) for name, found in groupby([*REFUSED, *BOUNDED, *UNGRANTED], lambda e: e.group)}
 
 #: One query: its rows, or whatever the door raises.
 Door = Callable[[str], pa.Table]

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
-
 import pyarrow as pa
 import pytest
 
-from merganser.pipeline.serving.ask import Ask, ServingLimits
+from merganser.pipeline.serving.ask import Ask
 from merganser.pipeline.serving.guard import Guard
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
-from serving.hostile import Door, assault
-from serving.world import MARKER, ORDERS, World, world
-
-#: Small, so that what is endless ends soon.
-LIMITS = ServingLimits(query_s=0.5, growth=400 * 2**20, answer_bytes=8 * 2**20, answer_rows=300_000)
-
-GROUPS = {name: list(found) for name, found in groupby([*REFUSED, *BOUNDED, *UNGRANTED], lambda e: e.group)}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("served")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def guard(served: World) -> Iterator[Guard]:
-    opened = Guard(served.replica, LIMITS)
-    yield opened
-    opened.close()
+from serving.hostile import GROUPS, Door, assault
+from serving.world import MARKER, ORDERS, World
 
 
 def through(guard: Guard, tables: frozenset[str] | None = None) -> Door:

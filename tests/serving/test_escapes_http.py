@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 
 import pyarrow as pa
 import pytest
@@ -14,16 +13,8 @@ from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.secrets import new_token, token_hash
 from merganser.pipeline.serving.users import User, changing
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
-from serving.hostile import Door, assault
-from serving.world import ORDERS, World, world
-
-GROUPS = {name: list(found) for name, found in groupby([*REFUSED, *BOUNDED, *UNGRANTED], lambda e: e.group)}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("served")) as opened:
-        yield opened
+from serving.hostile import GROUPS, Door, assault
+from serving.world import ORDERS, World
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,14 @@ from pyarrow import flight
 
 from merganser.pipeline.serving.ask import ServingLimits
 from merganser.pipeline.serving.flight import messages
-from merganser.pipeline.serving.flight.access import Credentials, Doorkeeper, Sessions
+from merganser.pipeline.serving.flight.access import Credentials, Doorkeeper, Sessions, basic
 from merganser.pipeline.serving.flight.handles import Handles
 from merganser.pipeline.serving.flight.server import FlightDoor, portions
 from merganser.pipeline.serving.guard import Guard
 from merganser.schemas.errors import MerganserError, TooManyLogins, UsageError
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED
-from serving.hostile import assault
-from serving.test_escapes import GROUPS, LIMITS
-from serving.world import HIDDEN, ORDERS, World, world
+from serving.hostile import GROUPS, assault
+from serving.world import HIDDEN, ORDERS, World
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cannot disable autocommit")
@@ -60,19 +59,6 @@ class Waiting(Book):
         if self.waits:
             raise TooManyLogins(name, 1.0)
         return super().check(name, password, address)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("served")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def guard(served: World) -> Iterator[Guard]:
-    opened = Guard(served.replica, LIMITS)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +227,12 @@ def test_errors_are_one_line_and_say_what_to_do(door: FlightDoor) -> None:
             cursor.execute("SELECT 1")
             cursor.adbc_statement.set_sql_query("INSERT INTO orders VALUES (1)")
             cursor.adbc_statement.execute_update()
+
+
+@pytest.mark.parametrize("header", ["Basic \u00fc\u00e9", "Basic !!!", "Basic /w==", "Basic bm9jb2xvbg", "Bearer x"])
+def test_what_is_no_name_and_password_is_none(header: str) -> None:
+    assert basic(header) is None
+    assert basic("Basic YW5uOnB3") == basic("basic YW5uOnB3==") == Credentials("ann", "pw")
 
 
 def test_who_does_not_log_in_or_gives_a_wrong_password_gets_nowhere(door: FlightDoor) -> None:

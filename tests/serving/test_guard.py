@@ -31,12 +31,6 @@ ENDLESS = "SELECT count(*) FROM range(1000000000000000)"
 LARGE = "SELECT i, i * 2 AS j, md5(i::VARCHAR) AS s FROM range(800000) AS r(i)"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("served")) as opened:
-        yield opened
-
-
 @pytest.fixture
 def guard(served: World, request: pytest.FixtureRequest) -> Iterator[Guard]:
     opened = Guard(served.replica, ServingLimits(**getattr(request, "param", {})))

@@ -21,8 +21,8 @@ from merganser.pipeline.serving.guard import Guard
 from merganser.pipeline.serving.rules import HIDDEN_MAIN
 from merganser.pipeline.serving.shape import Shape
 from serving.escapes import REFUSED, UNGRANTED
-from serving.hostile import assault
-from serving.test_escapes import LIMITS, through
+from serving.hostile import LIMITS, assault
+from serving.test_escapes import through
 from serving.world import ORDERS, World, world
 from support.naive import both_ways, caught
 

@@ -11,8 +11,6 @@ Invariants
 
 from __future__ import annotations
 
-import base64
-import binascii
 import secrets
 import threading
 import time
@@ -24,6 +22,7 @@ from typing import Protocol
 from pyarrow import flight
 
 from ....schemas.errors import MerganserError, TooManyLogins
+from ..login import name_and_password
 
 IDLE_S = 3600.0
 _MOST_UNPROVED, _MOST = 256, 1024
@@ -204,12 +203,9 @@ def basic(header: str) -> Credentials | None:
     scheme, _, rest = header.partition(" ")
     if scheme.lower() != "basic" or len(rest) > _LONGEST:
         return None
-    try:
-        padded = rest.strip().rstrip("=") + "=" * (-len(rest.strip().rstrip("=")) % 4)  # Go's client leaves it out
-        name, colon, password = base64.b64decode(padded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return Credentials(name, password) if colon else None
+    bare = rest.strip().rstrip("=")
+    found = name_and_password(bare + "=" * (-len(bare) % 4))  # Go's client leaves the padding out
+    return Credentials(*found) if found is not None else None
 
 
 def address(peer: str) -> str:

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import flight
 
-from ....consumers.reads import Level
+from ....consumers.reads import level_named
 from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
 from ..answer import Answer
@@ -305,12 +305,10 @@ def fresh(ask: Ask, headers: Mapping[str, str]) -> Ask:
     for name in headers:
         if name.startswith("merganser-") and name not in _FRESHNESS:
             raise UsageError(f"unknown header {name[:50]!r}: one of {', '.join(_FRESHNESS)}")
-    level = headers.get("merganser-level", "eventual")
-    if level not in get_args(Level):
-        raise UsageError(f"merganser-level is one of {', '.join(get_args(Level))}, not {level[:50]!r}")
+    level = level_named(headers.get("merganser-level", "eventual"))
     staleness, timeout = _seconds(headers, "merganser-max-staleness"), _seconds(headers, "merganser-timeout")
     after = Position.parse(headers["merganser-after"]) if headers.get("merganser-after") else None
-    asked = replace(ask, level=level, after=after, max_staleness=staleness)  # type: ignore[arg-type]
+    asked = replace(ask, level=level, after=after, max_staleness=staleness)
     return asked if timeout is None else replace(asked, timeout=timeout)
 
 

@@ -10,9 +10,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from typing import Any
 
-from ....consumers.reads import Level
+from ....consumers.reads import level_named
 from ....schemas.errors import UsageError
 from ..ask import Ask
 from ..params import params_of
@@ -74,7 +74,7 @@ def asked(request: Request) -> Asked:
     ask = Ask(
         said["sql"],
         params_of(said.get("params")),
-        _level(said.get("level", "eventual")),
+        level_named(said.get("level", "eventual")),
         _text("after", said.get("after")),
         _seconds("max_staleness", said.get("max_staleness")),
         _seconds("timeout", said.get("timeout")) or Ask.timeout,
@@ -171,12 +171,6 @@ def _format(named: Any, headers: Mapping[str, str]) -> str:
             406, "none of the accepted media types is offered", ", ".join(t[0] for t in MEDIA_TYPES.values())
         )
     return found
-
-
-def _level(value: Any) -> Level:
-    if value not in get_args(Level):
-        raise UsageError(f"unknown level {str(value)[:40]!r}: one of {', '.join(get_args(Level))}")
-    return cast(Level, value)
 
 
 def _text(name: str, value: Any) -> str | None:

@@ -9,15 +9,13 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ....schemas.errors import Forbidden, LoginFailed, UsageError
 from ..binding import LOCAL, Address
-from ..login import Logins
+from ..login import Logins, name_and_password
 from ..users import User
 from .problems import HttpError
 
@@ -44,12 +42,10 @@ def credentials(header: str | None) -> Credentials | None:
     if scheme.lower() == "bearer" and given:
         return Credentials("t", given.rpartition(".")[0], given)
     if scheme.lower() == "basic":
-        try:
-            name, colon, password = base64.b64decode(given, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError, ValueError):
-            raise LoginFailed("the Authorization is no Basic one", "user:password, in base64") from None
-        if colon:
-            return Credentials("p", name, password)
+        found = name_and_password(given)
+        if found is None:
+            raise LoginFailed("the Authorization is no Basic one", "user:password, in base64")
+        return Credentials("p", *found)
     raise LoginFailed("the Authorization is neither Basic nor Bearer", "log in with user and password, or a token")
 
 
