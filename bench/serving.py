@@ -28,10 +28,10 @@ from merganser.consumers.reads import Goal, Reading, parse, positions, run
 from merganser.consumers.replica import Replica
 from merganser.consumers.statements import parsed
 from merganser.consumers.store import Store
-from merganser.pipeline.serving.ask import Ask
 from merganser.pipeline.serving.flight import messages
 from merganser.pipeline.serving.flight.server import FlightDoor
-from merganser.pipeline.serving.guard import Guard
+from merganser.pipeline.serving.guard.ask import Ask
+from merganser.pipeline.serving.guard.guard import Guard
 from merganser.schemas.kafka import Deadline
 from merganser.schemas.position import Position
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .consumers.result import Result
     from .pipeline.archive.archive import Archive
     from .pipeline.log import Log, connect
-    from .pipeline.serving.client import Client
+    from .pipeline.serving.client.client import Client
     from .producers.options import ProducerOptions
     from .producers.producer import Producer
     from .producers.transaction import Transaction
@@ -63,7 +63,7 @@ _MODULES = {
     "Transaction": "producers.transaction",
     "Write": "producers.write",
     "Replica": "consumers.replica",
-    "Client": "pipeline.serving.client",
+    "Client": "pipeline.serving.client.client",
     "Archive": "pipeline.archive.archive",
     "Limits": "consumers.dbfile",
     "BatchLimits": "consumers.apply",

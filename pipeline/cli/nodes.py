@@ -10,7 +10,7 @@ from ...schemas.errors import UsageError
 from .options import comma_separated, option
 
 if TYPE_CHECKING:
-    from ..serving.client import Client
+    from ..serving.client.client import Client
 
 Url = Annotated[
     str | None, option("--url", "A node's address, http://HOST:PORT; several, comma-separated: the first that answers.")
@@ -27,7 +27,7 @@ MaybeStore = Annotated[Path | None, option("--store", "The replica's DuckDB file
 def open_client(url: str, user: str | None, authority: Path | None) -> Client:
     """A client of the nodes at *url*. UsageError."""
     try:
-        from ..serving.client import Client
+        from ..serving.client.client import Client
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is missing: pip install 'merganser[client]'") from error
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ...consumers.result import Result
     from ...consumers.storefile import StoreFile
-    from ..serving.client import Client
+    from ..serving.client.client import Client
 
 #: So many rows of an answer are shown.
 SHOWN = 1_000

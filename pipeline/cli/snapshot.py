@@ -14,7 +14,7 @@ from .options import DEFAULT_TIMEOUT_S, AsJson, option
 from .output import count, emit, emit_json, say
 
 if TYPE_CHECKING:
-    from ..serving.snapshot import Made
+    from ..serving.jobs.snapshot import Made
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The file to make.", dir_okay=False)]
 Force = Annotated[bool, option("--force", "Replace the file if it is there.")]
@@ -57,7 +57,7 @@ def snapshot_file(
 
 def _of_store(store: Path, out: Path) -> Made:
     from ...consumers.storefile import StoreFile
-    from ..serving.snapshot import spooled, write_file
+    from ..serving.jobs.snapshot import spooled, write_file
 
     with ExitStack() as stack:
         source = stack.enter_context(StoreFile(store))
@@ -68,7 +68,7 @@ def _of_store(store: Path, out: Path) -> Made:
 
 
 def _of_node(url: str, user: str | None, ca: Path | None, out: Path, timeout: float) -> Made:
-    from ..serving.snapshot import write_file
+    from ..serving.jobs.snapshot import write_file
 
     with open_client(url, user, ca) as client, client.stream("/snapshot", timeout=timeout) as response:
         return write_file(response, out)

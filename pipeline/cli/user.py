@@ -14,7 +14,7 @@ from .options import AsJson, comma_separated, option
 from .output import emit, emit_json, emit_table, say
 
 if TYPE_CHECKING:
-    from ..serving.users import User
+    from ..serving.users.users import User
 
 app = typer.Typer(help="Users of a node's doors.")
 
@@ -52,8 +52,8 @@ def add(
 
     The password comes from MERGANSER_PASSWORD, from a prompt, or from stdin (its first line); never from an argument.
     """
-    from ..serving.secrets import Hash, check_password, new_token, token_hash
-    from ..serving.users import User, changing
+    from ..serving.users.secrets import Hash, check_password, new_token, token_hash
+    from ..serving.users.users import User, changing
 
     grants = None if tables is None else frozenset(comma_separated(tables))
     if grants is not None and not grants:
@@ -77,7 +77,7 @@ def add(
 @app.command(name="list")
 def list_(users: UsersFile, json: AsJson = False) -> None:
     """Every user of a file: role, tables, what they log in with. No secrets."""
-    from ..serving.users import read_users
+    from ..serving.users.users import read_users
 
     found = [user for _, user in sorted(read_users(users).by_name.items())]
     if json:
@@ -90,7 +90,7 @@ def list_(users: UsersFile, json: AsJson = False) -> None:
 @app.command()
 def remove(name: Name, users: UsersFile, json: AsJson = False) -> None:
     """Remove a user. Queries that run go on; the next request is refused."""
-    from ..serving.users import changing, read_users
+    from ..serving.users.users import changing, read_users
 
     read_users(users)  # a file that is not there is not made
     with changing(users) as change:

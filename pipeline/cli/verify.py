@@ -15,7 +15,7 @@ from .options import AsJson, option
 from .output import emit_json, emit_table, say
 
 if TYPE_CHECKING:
-    from ..serving.client import Client
+    from ..serving.client.client import Client
 
 Replicas = Annotated[tuple[str, str], option("--replicas", "The addresses of two nodes.")]
 Patience = Annotated[float, option("--timeout", "Seconds to wait for a common position.", min=0.1)]

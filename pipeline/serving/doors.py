@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from ...schemas.errors import UsageError
 from ..config import ServeConfig
-from .ask import ServingLimits
-from .binding import Address, Safety, admit
-from .figures import Counting
-from .guard import Guard
-from .jobs import Jobs
-from .journal import Journal
-from .login import Logins
-from .lookout import Ends, Lookout
-from .pulse import Pulse
-from .tls import Tls
+from .guard.ask import ServingLimits
+from .guard.guard import Guard
+from .jobs.jobs import Jobs
+from .monitoring.figures import Counting
+from .monitoring.journal import Journal
+from .monitoring.lookout import Ends, Lookout
+from .monitoring.pulse import Pulse
+from .users.binding import Address, Safety, admit
+from .users.login import Logins
+from .users.tls import Tls
 
 if TYPE_CHECKING:
     from ...consumers.replica import Replica
@@ -86,7 +86,7 @@ class Doors:
         try:
             from .http.app import Desk
             from .http.server import HttpDoor
-            from .metrics import Metrics
+            from .monitoring.metrics import Metrics
         except ModuleNotFoundError as error:
             raise _missing(error) from error
         config, jobs = self._config, Jobs()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from merganser.pipeline.serving.guard import Guard
+from merganser.pipeline.serving.guard.guard import Guard
 from serving.hostile import LIMITS
 from serving.world import World, world
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from merganser.pipeline.serving.ask import ServingLimits
+from merganser.pipeline.serving.guard.ask import ServingLimits
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
 from serving.world import MARKER, World
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from merganser.pipeline.serving.binding import ANYBODY, LOCAL, Address, Safety, admit
-from merganser.pipeline.serving.users import User
+from merganser.pipeline.serving.users.binding import ANYBODY, LOCAL, Address, Safety, admit
+from merganser.pipeline.serving.users.users import User
 from merganser.schemas.errors import UnsafeDoor, UsageError
 
 HERE = ["127.0.0.1:80", "127.9.9.9:80", "localhost:80", "[::1]:80", ":80"]

@@ -21,13 +21,13 @@ import pytest
 
 import merganser as mg
 from merganser.pipeline.config import ServeConfig
-from merganser.pipeline.serving import alive
 from merganser.pipeline.serving import client as client_module
+from merganser.pipeline.serving.client import alive
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.http.problems import headers_of, problem, status_of
 from merganser.pipeline.serving.marks import APPLIED, POSITION, TYPES
-from merganser.pipeline.serving.secrets import Cost, Hash, new_token, token_hash
-from merganser.pipeline.serving.users import User, changing
+from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash
+from merganser.pipeline.serving.users.users import User, changing
 from merganser.schemas import errors
 from serving.world import ORDERS, World, world
 

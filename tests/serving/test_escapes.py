@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from merganser.pipeline.serving.ask import Ask
-from merganser.pipeline.serving.guard import Guard
+from merganser.pipeline.serving.guard.ask import Ask
+from merganser.pipeline.serving.guard.guard import Guard
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
 from serving.hostile import GROUPS, Door, assault
 from serving.world import MARKER, ORDERS, World

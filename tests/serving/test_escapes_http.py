@@ -10,8 +10,8 @@ import pytest
 import merganser as mg
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
-from merganser.pipeline.serving.secrets import new_token, token_hash
-from merganser.pipeline.serving.users import User, changing
+from merganser.pipeline.serving.users.secrets import new_token, token_hash
+from merganser.pipeline.serving.users.users import User, changing
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED, Escape
 from serving.hostile import GROUPS, Door, assault
 from serving.world import ORDERS, World

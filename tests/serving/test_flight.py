@@ -14,12 +14,12 @@ import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from pyarrow import flight
 
-from merganser.pipeline.serving.ask import ServingLimits
 from merganser.pipeline.serving.flight import messages
 from merganser.pipeline.serving.flight.access import Credentials, Doorkeeper, Sessions, basic
 from merganser.pipeline.serving.flight.handles import Handles
 from merganser.pipeline.serving.flight.server import FlightDoor, portions
-from merganser.pipeline.serving.guard import Guard
+from merganser.pipeline.serving.guard.ask import ServingLimits
+from merganser.pipeline.serving.guard.guard import Guard
 from merganser.schemas.errors import MerganserError, TooManyLogins, UsageError
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED
 from serving.hostile import GROUPS, assault

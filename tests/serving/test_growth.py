@@ -7,7 +7,7 @@ import json
 import duckdb
 import pytest
 
-from merganser.pipeline.serving.growth import Growth, growth_of
+from merganser.pipeline.serving.guard.growth import Growth, growth_of
 
 
 def growth(sql: str) -> Growth:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import merganser as mg
-from merganser.pipeline.serving.answer import Answer
-from merganser.pipeline.serving.ask import Ask, ServingLimits
-from merganser.pipeline.serving.guard import Guard
+from merganser.pipeline.serving.guard.answer import Answer
+from merganser.pipeline.serving.guard.ask import Ask, ServingLimits
+from merganser.pipeline.serving.guard.guard import Guard
 from merganser.schemas.errors import (
     BadQuery,
     NotAllowed,

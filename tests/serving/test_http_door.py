@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.http.openapi import document
-from merganser.pipeline.serving.secrets import Cost, Hash, new_token, token_hash
-from merganser.pipeline.serving.users import User, changing
+from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash
+from merganser.pipeline.serving.users.users import User, changing
 from serving.world import HIDDEN, MARKER, ORDERS, World, world
 from support.waiting import wait_for
 

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.pipeline.serving.ask import Ask
-from merganser.pipeline.serving.binding import ANYBODY, LOCAL, Address
+from merganser.pipeline.serving.guard.ask import Ask
 from merganser.pipeline.serving.http.accept import MEDIA_TYPES, encoding_of, format_of
 from merganser.pipeline.serving.http.asking import Request, asked, once
 from merganser.pipeline.serving.http.entrance import Entrance, check_origin, credentials
 from merganser.pipeline.serving.http.problems import HttpError, headers_of, problem, status_of
 from merganser.pipeline.serving.params import params_of, spelled
-from merganser.pipeline.serving.users import User
+from merganser.pipeline.serving.users.binding import ANYBODY, LOCAL, Address
+from merganser.pipeline.serving.users.users import User
 from merganser.schemas import errors
 from merganser.schemas.errors import LoginFailed, MerganserError, UsageError
 

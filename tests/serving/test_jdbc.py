@@ -12,7 +12,7 @@ import pytest
 from merganser.pipeline.broker.jars import download, sha256_of
 from merganser.pipeline.broker.progress import Progress
 from merganser.pipeline.serving.flight.server import FlightDoor
-from merganser.pipeline.serving.guard import Guard
+from merganser.pipeline.serving.guard.guard import Guard
 from serving.test_flight import Book
 from serving.world import world
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.pipeline.serving.journal import Journal, shape
+from merganser.pipeline.serving.monitoring.journal import Journal, shape
 
 
 @pytest.mark.parametrize(

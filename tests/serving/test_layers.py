@@ -13,13 +13,13 @@ from merganser.consumers import replica as replicas
 from merganser.consumers import store as stores
 from merganser.consumers.dbfile import Limits, open_file
 from merganser.consumers.statements import parsed
-from merganser.pipeline.serving import rules
-from merganser.pipeline.serving.catalog import MAIN
-from merganser.pipeline.serving.checked import Checked, Checker
-from merganser.pipeline.serving.growth import Growth
-from merganser.pipeline.serving.guard import Guard
-from merganser.pipeline.serving.rules import HIDDEN_MAIN
-from merganser.pipeline.serving.shape import Shape
+from merganser.pipeline.serving.guard import rules
+from merganser.pipeline.serving.guard.catalog import MAIN
+from merganser.pipeline.serving.guard.checked import Checked, Checker
+from merganser.pipeline.serving.guard.growth import Growth
+from merganser.pipeline.serving.guard.guard import Guard
+from merganser.pipeline.serving.guard.rules import HIDDEN_MAIN
+from merganser.pipeline.serving.guard.shape import Shape
 from serving.escapes import REFUSED, UNGRANTED
 from serving.hostile import LIMITS, assault
 from serving.test_escapes import through
@@ -95,7 +95,7 @@ def test_names_are_judged_by_the_syntax_tree(naive: bool, served: World, monkeyp
 
         latest = [""]
         check = Checker.check
-        monkeypatch.setattr("merganser.pipeline.serving.guard.grant", listed)
+        monkeypatch.setattr("merganser.pipeline.serving.guard.guard.grant", listed)
         monkeypatch.setattr(rules, "allow", lambda *args: None)
         monkeypatch.setattr(Checker, "check", lambda s, sql, e: (latest.__setitem__(0, sql), check(s, sql, e))[1])
     with caught(naive):

@@ -14,8 +14,8 @@ import pytest
 
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
-from merganser.pipeline.serving.secrets import Cost, Hash
-from merganser.pipeline.serving.users import User, changing
+from merganser.pipeline.serving.users.secrets import Cost, Hash
+from merganser.pipeline.serving.users.users import User, changing
 from serving.world import HIDDEN, ORDERS, World, world
 from support.waiting import wait_for
 

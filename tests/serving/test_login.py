@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merganser.pipeline.serving import attempts, login, secrets
-from merganser.pipeline.serving.attempts import FORGOTTEN_S, LONGEST_S, OF_A_PAIR, OF_AN_ADDRESS, Attempts
-from merganser.pipeline.serving.login import BELIEVED_S, Logins
-from merganser.pipeline.serving.secrets import Cost, Hash, new_token, token_hash
-from merganser.pipeline.serving.users import User, changing
+from merganser.pipeline.serving.users.attempts import FORGOTTEN_S, LONGEST_S, OF_A_PAIR, OF_AN_ADDRESS, Attempts
+from merganser.pipeline.serving.users.login import BELIEVED_S, Logins
+from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash
+from merganser.pipeline.serving.users.users import User, changing
 from merganser.schemas.errors import LoginFailed, TooManyLogins
 
 CHEAP = Cost(4, 8, 1)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.pipeline.serving.lookout import Lookout, Sight, seen
+from merganser.pipeline.serving.monitoring.lookout import Lookout, Sight, seen
 from merganser.schemas.errors import LogUnavailable, TableStopped
 from merganser.schemas.position import Position, TopicPartition
 

@@ -20,8 +20,8 @@ from merganser.pipeline.cli.shell import Shell, candidates, history_file, of_cli
 from merganser.pipeline.cli.verify import Facts, ReplicasDiffer, compared
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
-from merganser.pipeline.serving.secrets import Cost, Hash, new_token, token_hash
-from merganser.pipeline.serving.users import User, changing
+from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash
+from merganser.pipeline.serving.users.users import User, changing
 from merganser.schemas.errors import MerganserError, UsageError
 from serving.world import ORDERS, TABLES, World, world
 from support.cli import Cli, Done
@@ -123,7 +123,7 @@ def test_a_snapshot_file_is_a_plain_database(cli: Cli, url: str, shop: World, tm
 
 
 def test_a_snapshot_that_is_cut_anywhere_makes_no_file(shop: World, tmp_path: Path) -> None:
-    from merganser.pipeline.serving.snapshot import spooled, write_file
+    from merganser.pipeline.serving.jobs.snapshot import spooled, write_file
 
     with spooled(shop.replica, lambda table: True).file as file:
         whole = file.read()

@@ -15,8 +15,8 @@ from confluent_kafka import Producer
 import merganser as mg
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
-from merganser.pipeline.serving.secrets import Cost, Hash
-from merganser.pipeline.serving.users import User, changing
+from merganser.pipeline.serving.users.secrets import Cost, Hash
+from merganser.pipeline.serving.users.users import User, changing
 from merganser.schemas.table import SchemaVersion, Table, value_subject
 from serving.world import world
 from support.browser import Browser, Page, browser, no_browser

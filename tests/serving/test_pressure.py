@@ -13,8 +13,8 @@ import merganser as mg
 from merganser.consumers import dbfile
 from merganser.consumers import store as stores
 from merganser.consumers.store import Store
-from merganser.pipeline.serving.ask import Ask, ServingLimits
-from merganser.pipeline.serving.guard import Guard
+from merganser.pipeline.serving.guard.ask import Ask, ServingLimits
+from merganser.pipeline.serving.guard.guard import Guard
 from merganser.schemas.errors import MerganserError, ReadError
 from serving.world import ORDERS, world
 from support.naive import both_ways, caught

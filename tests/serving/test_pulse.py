@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import merganser as mg
-from merganser.pipeline.serving.figures import Counting
-from merganser.pipeline.serving.pulse import Pulse, Sample, following
+from merganser.pipeline.serving.monitoring.figures import Counting
+from merganser.pipeline.serving.monitoring.pulse import Pulse, Sample, following
 from merganser.schemas.position import Position, TopicPartition
 from serving.world import ORDERS, world
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from merganser.pipeline.config import NodeConfig, ServeConfig, read_config
-from merganser.pipeline.serving.ask import ServingLimits
-from merganser.pipeline.serving.binding import Address
 from merganser.pipeline.serving.doors import limits_of, tls_of
+from merganser.pipeline.serving.guard.ask import ServingLimits
 from merganser.pipeline.serving.http.server import bound
+from merganser.pipeline.serving.users.binding import Address
 from merganser.schemas.errors import BadConfig, UsageError
 
 WHOLE = """

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from merganser.pipeline.serving.ask import ServingLimits
-from merganser.pipeline.serving.spool import Room, Spool
+from merganser.pipeline.serving.guard.ask import ServingLimits
+from merganser.pipeline.serving.guard.spool import Room, Spool
 from merganser.schemas.errors import MerganserError, QueryCancelled, QueryTimeout
 
 BATCH = pa.record_batch({"n": list(range(1000))})

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from merganser.__main__ import main
-from merganser.pipeline.serving import secrets
-from merganser.pipeline.serving.login import Logins
-from merganser.pipeline.serving.secrets import Cost
-from merganser.pipeline.serving.users import read_users
+from merganser.pipeline.serving.users import secrets
+from merganser.pipeline.serving.users.login import Logins
+from merganser.pipeline.serving.users.secrets import Cost
+from merganser.pipeline.serving.users.users import read_users
 from support.cli import Cli, Done
 
 RIGHT = "correct horse"

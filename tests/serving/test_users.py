@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.pipeline.serving.secrets import Cost, Hash, check_password, new_token, nobody, token_hash, token_matches
-from merganser.pipeline.serving.users import User, Users, changing, read_users
+from merganser.pipeline.serving.users.secrets import (
+    Cost,
+    Hash,
+    check_password,
+    new_token,
+    nobody,
+    token_hash,
+    token_matches,
+)
+from merganser.pipeline.serving.users.users import User, Users, changing, read_users
 from merganser.schemas.errors import BadUsers, UsageError
 
 CHEAP = Cost(4, 8, 1)

@@ -22,7 +22,7 @@ from typing import Protocol
 from pyarrow import flight
 
 from ....schemas.errors import MerganserError, TooManyLogins
-from ..login import name_and_password
+from ..users.login import name_and_password
 
 IDLE_S = 3600.0
 _MOST_UNPROVED, _MOST = 256, 1024

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..catalog import MAIN, ServedTable
+from ..guard.catalog import MAIN, ServedTable
 
 TABLE, SYSTEM_TABLE = "TABLE", "SYSTEM TABLE"
 

@@ -23,10 +23,10 @@ from pyarrow import flight
 from ....consumers.reads import level_named
 from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
-from ..answer import Answer
-from ..ask import Ask
-from ..describe import Described
-from ..guard import Guard
+from ..guard.answer import Answer
+from ..guard.ask import Ask
+from ..guard.describe import Described
+from ..guard.guard import Guard
 from . import catalog, messages
 from .access import Calls, Doorkeeper, Logins, Open, Who, headers_of
 from .failures import answered, flight_error

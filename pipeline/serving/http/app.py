@@ -20,20 +20,20 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ....schemas.errors import MerganserError
-from ..figures import Counting
-from ..journal import Journal
-from ..lookout import Lookout
-from ..pulse import Pulse
-from ..users import User
+from ..monitoring.figures import Counting
+from ..monitoring.journal import Journal
+from ..monitoring.lookout import Lookout
+from ..monitoring.pulse import Pulse
+from ..users.users import User
 from . import health, live, operating, pages, querying, tables
 from .entrance import Entrance
 from .problems import HttpError, headers_of, problem, status_of
 
 if TYPE_CHECKING:
     from ....consumers.replica import Replica
-    from ..guard import Guard
-    from ..jobs import Jobs
-    from ..metrics import Metrics
+    from ..guard.guard import Guard
+    from ..jobs.jobs import Jobs
+    from ..monitoring.metrics import Metrics
 
 _log = logging.getLogger("merganser.http")
 

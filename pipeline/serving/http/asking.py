@@ -14,7 +14,7 @@ from typing import Any
 
 from ....consumers.reads import level_named
 from ....schemas.errors import UsageError
-from ..ask import Ask
+from ..guard.ask import Ask
 from ..params import params_of
 from .accept import MEDIA_TYPES, encoding_of, format_of
 from .problems import HttpError

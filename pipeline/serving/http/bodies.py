@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ....schemas.position import Position
+from ..jobs.sink import Sink
 from ..marks import APPLIED, POSITION, TYPES
-from ..sink import Sink
 from .forms import bare, dumps, rows
 
 if TYPE_CHECKING:

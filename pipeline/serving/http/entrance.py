@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ....schemas.errors import Forbidden, LoginFailed, UsageError
-from ..binding import LOCAL, Address
-from ..login import Logins, name_and_password
-from ..users import User
+from ..users.binding import LOCAL, Address
+from ..users.login import Logins, name_and_password
+from ..users.users import User
 from .problems import HttpError
 
 #: Who logs in waits here for the hash of a password, more of them than Logins lets wait. Not where asyncio has its own

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ....schemas.errors import Forbidden
 from ....schemas.position import Position
-from ..users import User
+from ..users.users import User
 
 if TYPE_CHECKING:
     from .app import Desk

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ....schemas.errors import UnknownTable
-from ..figures import Figures
-from ..users import User
+from ..monitoring.figures import Figures
+from ..users.users import User
 from .health import facts
 from .problems import HttpError
 

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ....schemas.errors import UsageError
 from ....schemas.position import Position
-from ..digests import digests_of
-from ..jobs import Job
-from ..snapshot import spooled
-from ..users import User
+from ..jobs.digests import digests_of
+from ..jobs.jobs import Job
+from ..jobs.snapshot import spooled
+from ..users.users import User
 from .accept import MEDIA_TYPES
 from .asking import loads
 from .entrance import demand

@@ -20,15 +20,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ....schemas.errors import MerganserError, QueryCancelled
-from ..journal import shape
-from ..users import User
+from ..monitoring.journal import shape
+from ..users.users import User
 from .accept import MEDIA_TYPES
 from .asking import APPLIED, LARGEST_BODY, POSITION, Asked, asked, once
 from .asking import Request as Said
 from .bodies import body
 
 if TYPE_CHECKING:
-    from ..answer import Answer
+    from ..guard.answer import Answer
     from .app import Desk
 
 T = TypeVar("T")

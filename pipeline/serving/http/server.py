@@ -16,9 +16,9 @@ import threading
 import uvicorn
 
 from ....schemas.errors import MerganserError, UsageError
-from ..binding import Address, Safety, admit
-from ..login import Logins
-from ..tls import Tls
+from ..users.binding import Address, Safety, admit
+from ..users.login import Logins
+from ..users.tls import Tls
 from .app import App, Desk
 from .entrance import Entrance
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ....schemas.errors import UnknownTable
-from ..users import User
+from ..users.users import User
 
 if TYPE_CHECKING:
     from .app import Desk

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...consumers.dbfile import stored_tables
-from ...consumers.statements import run
-from ...schemas.errors import MerganserError
-from ...schemas.types import quote
+from ....consumers.dbfile import stored_tables
+from ....consumers.statements import run
+from ....schemas.errors import MerganserError
+from ....schemas.types import quote
 
 if TYPE_CHECKING:
-    from ...consumers.replica import Replica
+    from ....consumers.replica import Replica
 
 OUTCOMES = ("puts", "deletes", "gaps", "rejected", "repeated")
 

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...schemas.errors import UsageError
+from ....schemas.errors import UsageError
 
 
 @dataclass(frozen=True)

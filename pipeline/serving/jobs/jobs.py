@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ...schemas.errors import MerganserError, TooBusy
+from ....schemas.errors import MerganserError, TooBusy
 
 _KEPT = 20
 

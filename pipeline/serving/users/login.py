@@ -21,7 +21,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from ...schemas.errors import LoginFailed, MerganserError, TooManyLogins
+from ....schemas.errors import LoginFailed, MerganserError, TooManyLogins
 from .attempts import Attempts
 from .secrets import LONGEST, Cost, nobody, token_matches
 from .users import User, read_users

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ...schemas.errors import NotAllowed
+from ....schemas.errors import NotAllowed
 
 
 class TableName(NamedTuple):

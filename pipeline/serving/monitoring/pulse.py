@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ...schemas.position import Position, TopicPartition
+from ....schemas.position import Position, TopicPartition
 
 _EVERY_S = 1.0
 _SAMPLES = 300

@@ -16,7 +16,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 
-from ...schemas.errors import UsageError
+from ....schemas.errors import UsageError
 
 SHORTEST, LONGEST = 8, 1024
 

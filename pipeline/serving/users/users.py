@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ...schemas.errors import BadUsers, UsageError
+from ....schemas.errors import BadUsers, UsageError
 from .secrets import Hash, is_token_hash
 
 Role = Literal["reader", "operator"]

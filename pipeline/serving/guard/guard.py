@@ -27,10 +27,10 @@ from time import monotonic
 import duckdb
 import pyarrow as pa
 
-from ...consumers.reads import Goal
-from ...consumers.replica import Replica
-from ...schemas.errors import BadQuery, QueryCancelled, TooBusy
-from ...schemas.kafka import Deadline
+from ....consumers.reads import Goal
+from ....consumers.replica import Replica
+from ....schemas.errors import BadQuery, QueryCancelled, TooBusy
+from ....schemas.kafka import Deadline
 from .answer import Answer, Running, told
 from .ask import Ask, ServingLimits
 from .catalog import ServedTable, arrow_schema, plain_names, served_tables

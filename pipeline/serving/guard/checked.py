@@ -12,8 +12,8 @@ from typing import Any
 
 import duckdb
 
-from ...consumers.reads import one_line, parse
-from ...schemas.errors import BadQuery, NotAllowed
+from ....consumers.reads import one_line, parse
+from ....schemas.errors import BadQuery, NotAllowed
 from . import rules
 from .ask import ServingLimits
 from .growth import Growth, growth_of

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ...consumers.reads import Level, Params
-from ...schemas.errors import UsageError
-from ...schemas.position import Position
+from ....consumers.reads import Level, Params
+from ....schemas.errors import UsageError
+from ....schemas.position import Position
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ...schemas.errors import LogError, TableStopped
-from ...schemas.position import Position, TopicPartition
+from ....schemas.errors import LogError, TableStopped
+from ....schemas.position import Position, TopicPartition
 
 _EVERY_S = 2.0
 #: Until the replica has caught up for the first time, somebody may wait for that.

@@ -21,9 +21,9 @@ from types import TracebackType
 import duckdb
 import pyarrow as pa
 
-from ...consumers.reads import Reading, query_error
-from ...schemas.errors import MerganserError, QueryCancelled, QueryTimeout, ReadError, StoreError, TooLarge
-from ...schemas.position import Position
+from ....consumers.reads import Reading, query_error
+from ....schemas.errors import MerganserError, QueryCancelled, QueryTimeout, ReadError, StoreError, TooLarge
+from ....schemas.position import Position
 from .ask import ServingLimits
 from .spool import Room, Spool
 

@@ -24,18 +24,18 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import urllib3
 
-from ...consumers.result import Result
-from ...schemas import errors
-from ...schemas.errors import MerganserError, NoReplica, NotFreshEnough, ServiceError, UsageError
-from ...schemas.kafka import Deadline
-from ...schemas.position import Position
-from ...schemas.types import quote
+from ....consumers.result import Result
+from ....schemas import errors
+from ....schemas.errors import MerganserError, NoReplica, NotFreshEnough, ServiceError, UsageError
+from ....schemas.kafka import Deadline
+from ....schemas.position import Position
+from ....schemas.types import quote
+from ..marks import APPLIED, POSITION, TYPES
+from ..params import spelled
 from .alive import ANSWER_S, watchful
-from .marks import APPLIED, POSITION, TYPES
-from .params import spelled
 
 if TYPE_CHECKING:
-    from ...consumers.reads import Level, Params
+    from ....consumers.reads import Level, Params
 
 T = TypeVar("T")
 

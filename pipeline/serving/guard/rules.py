@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from ...schemas.errors import NotAllowed
-from ...schemas.position import Position
+from ....schemas.errors import NotAllowed
+from ....schemas.position import Position
 from .ask import ServingLimits
 from .catalog import MAIN, SYSTEM
 from .growth import Growth

@@ -23,16 +23,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ...consumers.meter import BOUNDS_S, Times
-from ...consumers.statements import run
-from ...schemas.errors import MerganserError
+from ....consumers.meter import BOUNDS_S, Times
+from ....consumers.statements import run
+from ....schemas.errors import MerganserError
 from .figures import ACCOUNTS_SQL, OUTCOMES
 from .lookout import Lookout
 
 if TYPE_CHECKING:
-    from ...consumers.replica import Replica
-    from .guard import Guard
-    from .login import Logins
+    from ....consumers.replica import Replica
+    from ..guard.guard import Guard
+    from ..users.login import Logins
 
 #: How long a scrape waits for a schema change of the store.
 _PATIENCE_S = 1.0

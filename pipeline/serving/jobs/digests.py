@@ -11,11 +11,11 @@ from typing import Any
 
 import duckdb
 
-from ...consumers.dbfile import stored_tables
-from ...consumers.digest import quarantine_digest, table_digest
-from ...consumers.reads import positions
-from ...schemas.errors import TooBusy
-from ..backup.snapshot import Source, patiently
+from ....consumers.dbfile import stored_tables
+from ....consumers.digest import quarantine_digest, table_digest
+from ....consumers.reads import positions
+from ....schemas.errors import TooBusy
+from ...backup.snapshot import Source, patiently
 
 _one = threading.Lock()
 

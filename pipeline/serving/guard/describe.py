@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from ...schemas.types import quote
+from ....schemas.types import quote
 from .ask import Parameter
 
 

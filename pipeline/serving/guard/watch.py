@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ...schemas.errors import MerganserError, TooLarge
+from ....schemas.errors import MerganserError, TooLarge
 
 _LOOK_S = 0.02
 _STATM = Path("/proc/self/statm")

@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 
 import pyarrow as pa
 
-from ...schemas.errors import MerganserError, QueryCancelled, TooLarge
+from ....schemas.errors import MerganserError, QueryCancelled, TooLarge
 from .ask import ServingLimits
 
 

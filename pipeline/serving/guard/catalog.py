@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from ...consumers.dbfile import stored_tables
-from ...consumers.statements import run
-from ...schemas.types import quote
+from ....consumers.dbfile import stored_tables
+from ....consumers.statements import run
+from ....schemas.types import quote
 
 #: The schemas of DuckDB that hold tables of ours.
 MAIN, SYSTEM = "main", "_merganser"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from ...schemas.errors import TooBusy
-from ...schemas.kafka import Deadline
+from ....schemas.errors import TooBusy
+from ....schemas.kafka import Deadline
 
 
 class Places:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from ...schemas.errors import UnsafeDoor, UsageError
+from ....schemas.errors import UnsafeDoor, UsageError
 from .users import User
 
 #: Without users, on this machine only: whoever is on it.

@@ -22,13 +22,13 @@ from typing import IO, Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from ...consumers.contents import Columns, columns_of
-from ...consumers.dbfile import stored_tables
-from ...consumers.reads import positions
-from ...schemas.errors import ServiceError, TooBusy, TooLarge
-from ...schemas.position import Position
-from ...schemas.types import quote
-from ..backup.snapshot import Source, patiently
+from ....consumers.contents import Columns, columns_of
+from ....consumers.dbfile import stored_tables
+from ....consumers.reads import positions
+from ....schemas.errors import ServiceError, TooBusy, TooLarge
+from ....schemas.position import Position
+from ....schemas.types import quote
+from ...backup.snapshot import Source, patiently
 from .sink import Sink
 
 ABOUT = b"merganser:snapshot"

@@ -1,0 +1,1 @@
+"""``Client``: SQL on nodes over HTTP."""

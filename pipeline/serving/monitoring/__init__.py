@@ -1,0 +1,1 @@
+"""What a node says of itself: figures, metrics, readiness, the journal of requests."""
