@@ -1,4 +1,4 @@
-"""One broker and one registry for the whole session, started when the first test asks for them.
+"""One broker for the whole run, started when the first test asks for it; its workers share it.
 
 ``MERGANSER_TEST_BROKER=testcontainers`` takes the broker from Docker instead (support/containers.py).
 Jars are fetched once, to where the command line has them (or ``MERGANSER_JARS``), and hashed at each start.
@@ -7,6 +7,8 @@ Jars are fetched once, to where the command line has them (or ``MERGANSER_JARS``
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,32 +24,48 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parent.parent
 CACHE = CHECKOUT / ".merganser"
 
+_SHARED_HOME = "MERGANSER_TEST_HOME"
+
 settings.register_profile("steady", derandomize=True)
 
-#: Files that take longest for the number of their tests; those that work beside those that wait.
+#: What takes longest, first: one of those that wait for Kafka, three that do without it (its first start takes the
+#: time of a download), the others that wait.
 LONG = (
     "test_crash",
+    "test_store_failures",
+    "test_atomicity",
+    "test_damage",
     "test_split_group",
     "test_broker_life",
-    "test_transaction_outage",
-    "test_history",
-    "test_broker_outage",
-    "test_store_failures",
-    "test_shop",
+    "test_lost_everything",
+    "test_import",
+    "test_drill",
+    "test_replay",
+    "test_live_node",
     "test_lost_logs",
+    "test_transaction",
+    "test_transaction_outage",
+    "test_kill",
+    "test_history",
+    "test_shop",
+    "test_cli_replica",
+    "test_cli_backup",
+    "test_live",
+    "test_cli_replay",
+    "test_cli_rows",
+    "test_broker_outage",
     "test_bad_records",
     "test_archive_kafka",
-    "test_live_node",
-    "test_kill",
-    "test_drill",
-    "test_import",
-    "test_live",
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     from merganser.pipeline.broker import user_jars
 
+    if not hasattr(config, "workerinput"):  # the one that starts the workers, and outlives them
+        home = tempfile.mkdtemp(prefix="merganser-test-")
+        os.environ[_SHARED_HOME] = home
+        config.add_cleanup(lambda: _end(Path(home)))
     os.environ.setdefault("MERGANSER_JARS", str(user_jars()))
     # Brokers that live for minutes: what Java's second compiler takes, they never get back.
     os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
@@ -68,10 +86,7 @@ def merganser_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         yield home
     finally:
-        if (home / "broker").exists():
-            from merganser.pipeline.broker import LocalBroker
-
-            LocalBroker(home).stop()
+        _end(home)
         if before is None:
             del os.environ["MERGANSER_HOME"]
         else:
@@ -79,14 +94,14 @@ def merganser_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def broker(merganser_home: Path) -> Iterator[str]:
-    """Bootstrap servers of a fresh one-node Kafka, shared by the session. Name topics and groups uniquely."""
+def broker() -> Iterator[str]:
+    """Bootstrap servers of a fresh one-node Kafka, shared by the whole run. Name topics and groups uniquely."""
     if os.environ.get("MERGANSER_TEST_BROKER") == "testcontainers":
         yield from _container()
         return
     from merganser.pipeline.broker import LocalBroker
 
-    yield LocalBroker(merganser_home).start().bootstrap_servers
+    yield LocalBroker(Path(os.environ[_SHARED_HOME])).start(wait_s=120).bootstrap_servers
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +120,15 @@ def own_broker(spare: LocalBroker) -> LocalBroker:
     """A running broker that the test may kill: the next one starts it again. Name topics uniquely."""
     spare.start()
     return spare
+
+
+def _end(home: Path) -> None:
+    """Stop what runs there, and leave nothing."""
+    if (home / "broker").exists():
+        from merganser.pipeline.broker import LocalBroker
+
+        LocalBroker(home).stop()
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def _container() -> Iterator[str]:

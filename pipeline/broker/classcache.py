@@ -2,8 +2,8 @@
 
 It is Java's AOT cache (JEP 514), made by a start and a stop of a scratch node. Invariants: nothing needs it,
 without it Kafka starts as ever, later; a file that is not to the byte what was made is not used; the name says
-of which jars, in which places, and of which Java it is, so another one's is never asked for (the JVM would find
-out, and pass over it).
+of which jars, in which places, and of which build of Java it is, so another one's is never asked for (the JVM
+would find out, and pass over it).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class ClassCache:
 
     def __init__(self, jars: Sequence[Path], release: Path) -> None:
         self._folder = jars[0].parent
-        facts = [platform.machine(), *map(_stamp, (release, *jars))]
+        # Not where the Java is: each checkout's .venv has one, and any of the same build can map what another made.
+        facts = [platform.machine(), release.read_text(encoding="utf-8"), *map(_stamp, jars)]
         self._name = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
     @property

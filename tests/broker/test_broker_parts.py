@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -288,6 +289,15 @@ def test_a_class_cache_of_other_jars_or_another_java_is_not_used(
     assert made_of().flags() == [] and not made_of().settled
     made_of().make(write_classes)
     assert made_of().flags() and not old.path.exists(), "one is kept"
+
+
+def test_a_class_cache_serves_the_same_java_in_another_place(made_of: Callable[[], ClassCache], tmp_path: Path) -> None:
+    """Two checkouts share the jars, and each has a Java of its own in its .venv."""
+    made_of().make(write_classes)
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "release", tmp_path / "other" / "release")
+    jars = [tmp_path / "a.jar", tmp_path / "b.jar"]
+    assert ClassCache(jars, tmp_path / "other" / "release").flags() == made_of().flags() != []
 
 
 def test_a_class_cache_that_cannot_be_made_is_not_tried_each_time(made_of: Callable[[], ClassCache]) -> None:

@@ -38,7 +38,7 @@ def copy_as_killed(path: Path, to: Path, wal_bytes: int | None = None) -> None:
     to.with_name(to.name + ".wal").write_bytes(wal.read_bytes()[:wal_bytes])
 
 
-@pytest.mark.parametrize("stride", [211, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [401, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_torn_wal_only_takes_the_store_back_to_a_commit(stride: int, tmp_path: Path) -> None:
     for world, again in with_torn_wals(tmp_path, stride):
         with again.store.reading(1) as cursor:
@@ -61,7 +61,7 @@ def test_a_position_kept_elsewhere_would_not_go_back_with_the_rows(
 
     monkeypatch.setattr(Store, "positions", elsewhere)
     with caught(True):
-        for world, again in with_torn_wals(tmp_path, 211):
+        for world, again in with_torn_wals(tmp_path, 401):
             again.run()
             check(world, again)
 
