@@ -38,9 +38,9 @@ crash: setup ## 200 cycles of SIGKILL at random points and at every step of an a
 	$(BIN)/python -m tests.crash --cycles 200
 
 stories: setup ## thousands of seeded recovery stories on the scripted log
-	MERGANSER_STORIES=2000 $(BIN)/pytest tests/stories/test_recovery.py
-	MERGANSER_STORIES=2000 $(BIN)/pytest tests/stories/test_atomicity.py -k agree
-	MERGANSER_STORIES=200 $(BIN)/pytest tests/stories/test_atomicity.py -k oracles
+	MERGANSER_STORIES=2000 $(BIN)/pytest --dist load tests/stories/test_recovery.py
+	MERGANSER_STORIES=2000 $(BIN)/pytest --dist load tests/stories/test_atomicity.py -k agree
+	MERGANSER_STORIES=200 $(BIN)/pytest --dist load tests/stories/test_atomicity.py -k oracles
 
 history: setup ## 200,000 operations of clients of killed writers and replicas, held against the log
 	$(BIN)/python -m tests.history --operations 200000 --kills 60
