@@ -16,7 +16,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +49,7 @@ from .derived import Derived, derived_tables
 from .gate import Gate
 from .reads import one_line
 from .rows import versions, write
-from .statements import count, run
+from .statements import count, run, transaction
 
 _log = logging.getLogger("merganser.apply")
 
@@ -129,10 +129,9 @@ class Store:
         """Make the system tables in a new file; refuse a file that is not ours."""
         names = {(s, t) for s, t in run(self._con, "SELECT schema_name, table_name FROM duckdb_tables()")}
         if not names:
-            self._con.begin()
-            self._con.execute(SYSTEM_TABLES).fetchall()
-            self._con.execute("INSERT INTO _merganser.store VALUES (?, ?, ?)", [FORMAT, cluster_id, group]).fetchall()
-            self._con.commit()
+            with transaction(self._con):
+                self._con.execute(SYSTEM_TABLES).fetchall()
+                run(self._con, "INSERT INTO _merganser.store VALUES (?, ?, ?)", [FORMAT, cluster_id, group])
             return
         stored_cluster, stored_group = identity(self._con, self.path)
         if stored_cluster != cluster_id:
@@ -393,15 +392,9 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._con.begin()
-        try:
+        with transaction(self._con):
             yield
-        except BaseException:
-            with suppress(duckdb.Error):  # the first error says more; what cannot roll back is reopened
-                self._con.rollback()
-            raise
-        self._in_doubt = True
-        self._con.commit()
+            self._in_doubt = True
         self._in_doubt = False
 
     def _checkpoint(self) -> None:
