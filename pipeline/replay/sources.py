@@ -59,8 +59,8 @@ def plan(
     check_names(wish, facts)
     held = {**facts.held, **_of_derived(wish, facts, source)}
     _same_topics(wish.table, held, source)
-    if wish.table in facts.keys:
-        check_same_key(source.log.table(wish.table), facts.keys[wish.table])
+    if wish.table in facts.stored:
+        check_same_key(source.log.table(wish.table), facts.stored[wish.table].declared_key)
     begin = Position({tp: each.first for tp, each in held.items()})
     target = _target(wish, facts, held, source)
     check_reach(source, begin.of({wish.table}), target.of({wish.table}))
