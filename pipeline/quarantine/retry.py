@@ -33,7 +33,7 @@ from ..backup.snapshot import Unwatched, Watch
 from ..log import Log
 from .candidates import Candidates
 from .plan import Candidate, State, Verdict, judge, sums
-from .scan import begin_of, look
+from .scan import look
 
 #: Records that are written in one Kafka transaction: whichever comes first.
 CHUNK = 1_000
@@ -147,11 +147,8 @@ class Retry:
     def _judged(self, found: Sequence[Candidate]) -> list[Verdict]:
         if not found:
             return []
-        begin = begin_of(self.read, self.table, found)
-        ends = self.read.ends(begin)
-        self.watch.begin("look", sum(begin.behind(ends).values()))
         read_keys = self.candidates.read_keys
-        later = look(self.read, self.table, found, read_keys, self.timeout_s, self.watch.advance, begin)
+        later = look(self.read, self.table, found, read_keys, self.timeout_s, self.watch)
         held_back = waiting(self.cursor, self.table.name, read_keys)
         read, _ = positions(self.cursor)
         # A repaired key may lie in a partition that the store is behind in: its version there is not known yet.
