@@ -100,9 +100,10 @@ class Replayer:
             with self._applied(plan, begin, shadows, facts) as (beside, read), beside.reading(1) as side:
                 took_s = time.monotonic() - began_s
                 self._check(side, plan, read)
-                topic_id = next(each.topic_id for tp, each in begin.items() if tp.topic == wish.table)
+                begun = {tp: replace(each, next=each.first) for tp, each in begin.items() if tp.topic == wish.table}
+                [topic_id] = {each.topic_id for each in begun.values()}
                 until = plan.of_table(plan.target)
-                shadow = Derived(wish.into, wish.table, topic_id, plan.since, until, wish.transform)
+                shadow = Derived(wish.into, wish.table, topic_id, plan.since, until, wish.transform, begun=begun)
                 shadow = self._fill(shadows, shadow, plan, side, function)
                 digest = str(table_digest(shadows.con, wish.into))
                 if not function and not plan.since and digest != str(table_digest(side, wish.table)):
