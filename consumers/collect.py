@@ -242,6 +242,8 @@ class Collector:
         for topic, mine in self._open.items():
             if mine.raw and (mine.raw.headers or self.waiting.concerns(topic)):
                 labelled[topic] = self._label(topic, mine)
+                marks = labelled[topic].marks.values()
+                self._decoders[topic].meet({each.schema for each in marks if each.schema is not None})
         apart = self.waiting.set_apart(labelled, self._next.keys())
         self._whole |= apart.whole
         waiting: list[Entry] = []
