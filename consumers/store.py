@@ -48,7 +48,7 @@ from .dbfile import (
 from .derived import Derived, derived_tables
 from .gate import Gate
 from .reads import one_line
-from .rows import versions, write
+from .rows import row_versions, write_rows
 from .statements import count, run, transaction
 
 _log = logging.getLogger("merganser.apply")
@@ -310,7 +310,7 @@ class Store:
             self._step("begun")
             for stage, tables in zip(batch.stages, plain, strict=True):
                 for rows in self._judged(stage, batch) if tables is None else tables:
-                    write(self._con, rows, self._step)
+                    write_rows(self._con, rows, self._step)
             ledger.quarantine(self._con, batch.poison)
             self._step("quarantined")
             ledger.hold(self._con, batch.held)
@@ -328,16 +328,16 @@ class Store:
         entries = [entry for unit in stage.units for entry in unit.entries]
         known = ledger.known(self._con, entries)
         known += [op for op in batch.operations if op.kind == "op"]  # of the stages before: not written down yet
-        verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled)
+        verdicts = decide(stage.units, row_versions(self._con, stage), known, stage.bad)
         without: dict[str, list[int]] = defaultdict(list)
         for verdict in verdicts:
             batch.operations += verdict.operations
             if not verdict.applies:
                 for entry in verdict.unit.rows:
                     without[entry.place.partition.topic].append(stage.numbers[entry.place])
-                    if entry.place not in stage.spoiled:
+                    if entry.place not in stage.bad:
                         batch.moves[entry.place.partition].take_off(entry.value is None, verdict.repeats)
-        ledger.reject(self._con, verdicts, stage.spoiled)
+        ledger.reject(self._con, verdicts, stage.bad)
         return [part.rows(without.get(part.table, ())) for part in stage.tables]
 
     def _remember(self, operations: Sequence[Operation]) -> None:
