@@ -102,6 +102,25 @@ def test_replicas_that_looked_at_different_times_hold_the_same(kind: str, row: d
     assert all("key schema version 2" in why for _, why in reasons)
 
 
+@pytest.mark.parametrize("type_", ["double", "string", ["null", "float"]], ids=str)
+def test_values_whose_key_column_is_of_another_type_are_no_rows(type_: object, tmp_path: Path) -> None:
+    """As a DOUBLE, large keys would be taken for one another."""
+    log, early, late = DeclaredLog(CARRIED, record("long")), tmp_path / "early.duckdb", tmp_path / "late.duckdb"
+    log.write(1, 2**60, 1)
+    fold(log, early)
+    other = {**CARRIED, "fields": [{"name": "id", "type": type_}, *ROW["fields"]]}
+    log.register(SchemaVersion(value_subject("t"), 2, 2, other))
+    key, id_ = framed(11, record("long"), {"id": 2**60 + 1}), "7" if type_ == "string" else float(2**60)
+    log.put("t", 0, key, framed(2, other, {"id": id_, "n": 2}))
+    log.write(1, 2**60 + 1, 3)
+    for path in (early, late):
+        fold(log, path)
+        assert rows(path, "SELECT id, n FROM t ORDER BY 1") == [(2**60, 1), (2**60 + 1, 3)]
+        [(reason,)] = rows(path, "SELECT reason FROM _merganser.quarantine")
+        assert "'id'" in reason and "key" in reason
+    assert held(early) == held(late)
+
+
 SAME: dict[str, Sequence[object]] = {
     "a null": (record("long"), record(["null", "long"])),
     "words": (record("long"), {**record("long"), "doc": "which order"}),
