@@ -64,8 +64,9 @@ class Rows:
     def __init__(self, log: ArchiveLog, cursor: duckdb.DuckDBPyConnection) -> None:
         self._log, self._cursor = log, cursor
         self._cluster_id = log.cluster_id
-        self._compacted = {name: facts.compacted for name, facts in log.describe(log.archive.topics()).items()}
-        self._met = {name: self._newest(table) for name, table in stored_tables(cursor).items()}
+        tables = stored_tables(cursor)
+        self._met = {name: self._newest(table) for name, table in tables.items()}
+        self._compacted = {name: facts.compacted for name, facts in log.describe(list(tables)).items()}
         self._with_operations = {topic for (topic,) in run(cursor, _REMEMBERED_SQL)}
 
     def count(self, tp: TopicPartition) -> int:
