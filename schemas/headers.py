@@ -170,7 +170,7 @@ def decode(headers: Headers) -> Marks | None:
         tuple(dict.fromkeys(texts[OP])),
         _resolution(texts[RESOLVE][0], tx) if texts[RESOLVE] else None,
         guarded,
-        _schema(texts[SCHEMA][0]) if texts[SCHEMA] else None,
+        schema=_schema(texts[SCHEMA][0]) if texts[SCHEMA] else None,
     )
 
 
