@@ -308,13 +308,15 @@ class Atomicity:
             open_.ends = None
 
     def torn(self, position: Mapping[TopicPartition, int]) -> list[Torn]:
-        """The transactions that lack records for good."""
-        found = []
+        """The transactions that lack records for good, and that no decision is there for."""
+        found, decided = [], set(self.decided())
         for tx, open_ in self._lacking.items():
             if open_.ends is None:
                 continue
             missing = self._missing(open_, position)
             passed = [tp for tp in missing if _passed(tp, position, open_.ends)]
+            if tx in decided and len(passed) < len(missing):
+                continue  # which decision counts is known once all of them are read
             lost = {tp: missing[tp] for tp in self._lost(open_, passed)}
             if lost:
                 tables = {tp.topic for tp in open_.manifest or open_.arrived if tp in position}

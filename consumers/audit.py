@@ -19,15 +19,12 @@ from typing import NamedTuple
 
 import duckdb
 
-from ..schemas.errors import LogUnavailable, TableStopped
 from ..schemas.headers import is_decision
-from ..schemas.kafka import Deadline
-from ..schemas.position import Position, TopicPartition, next_offset
+from ..schemas.position import Position, TopicPartition
 from ..schemas.types import quote
 from .digest import Digest, quarantine_digest, table_digest
-from .log import Log, Poll
-
-_POLL_RECORDS = 10_000
+from .log import Log
+from .walk import walk
 
 
 class Span(NamedTuple):
@@ -205,10 +202,10 @@ def _doubled(cursor: duckdb.DuckDBPyConnection, account: Account) -> list[str]:
 # -- against the log ---------------------------------------------------------------------------
 
 
-def audit_log(accounts: Sequence[Account], log: Log, group: str, timeout_s: float = 30.0) -> list[Account]:
+def audit_log(accounts: Sequence[Account], log: Log, timeout_s: float = 30.0) -> list[Account]:
     """The accounts again, with the records that the log has between first and next offset counted.
 
-    LogUnavailable if nothing comes for *timeout_s*.
+    NotFreshEnough if nothing comes for *timeout_s* seconds.
     """
     spans = {span.partition: span for account in accounts for span in account.spans}
     facts = log.describe({tp.topic for tp in spans})
@@ -220,7 +217,7 @@ def audit_log(accounts: Sequence[Account], log: Log, group: str, timeout_s: floa
     there = {tp: span for tp, span in spans.items() if tp not in gone}
     starts = log.starts(there)
     froms = Position({tp: max(span.first, starts.get(tp, 0)) for tp, span in there.items()})
-    counts = count_records(log, group, froms, Position({tp: s.next for tp, s in there.items()}), timeout_s)
+    counts = count_records(log, froms, Position({tp: s.next for tp, s in there.items()}), timeout_s)
     compacted = {name for name, topic in facts.items() if topic.compacted}
     return [_against_log(account, gone, starts, counts, compacted) for account in accounts]
 
@@ -248,42 +245,15 @@ def _against_log(
     return replace(account, wrong=tuple(wrong), unproven=tuple(unproven))
 
 
-def count_records(log: Log, group: str, start: Position, end: Position, timeout_s: float) -> dict[TopicPartition, int]:
-    """How many committed records each partition has from *start* up to *end*."""
-    counts = dict.fromkeys(start, 0)
-    left = {tp for tp in start if start[tp] < end[tp]}
-    reader = log.reader(group)
-    try:
-        if left:
-            reader.assign(Position({tp: start[tp] for tp in left}))
-        deadline = Deadline(timeout_s)
-        while left:
-            poll = reader.poll(_POLL_RECORDS, 0.1)
-            if poll.chunks or poll.ends:
-                deadline = Deadline(timeout_s)
-            done = _count(poll, end, counts)
-            if done & left:
-                reader.drop(done & left)
-                left -= done
-            elif deadline.passed:
-                raise LogUnavailable(log.bootstrap_servers, f"nothing read for {timeout_s:g} s")
-    finally:
-        reader.close()
+def count_records(log: Log, start: Position, end: Position, timeout_s: float) -> dict[TopicPartition, int]:
+    """How many committed records each partition of *end* has from *start* up to there."""
+    counts = dict.fromkeys(end, 0)
+    for poll in walk(log, "audit", start, end, timeout_s):
+        for topic, chunk in poll.chunks.items():
+            ends = {p: end[TopicPartition(topic, p)] for p in chunk.spans}
+            decisions = {i for i, headers in chunk.headers.items() if is_decision(headers)}
+            places = enumerate(zip(chunk.partitions, chunk.offsets, strict=True))
+            below = Counter(p for i, (p, offset) in places if offset < ends[p] and i not in decisions)
+            for partition, count in below.items():
+                counts[TopicPartition(topic, partition)] += count
     return counts
-
-
-def _count(poll: Poll, end: Position, counts: dict[TopicPartition, int]) -> set[TopicPartition]:
-    """Add the poll's records below *end* to *counts*; the partitions that have come to it."""
-    done = {tp for tp, offset in poll.ends if offset >= end.get(tp, 0)}
-    for topic, chunk in poll.chunks.items():
-        ends = {p: end[TopicPartition(topic, p)] for p in set(chunk.partitions)}
-        decisions = {i for i, headers in chunk.headers.items() if is_decision(headers)}
-        places = enumerate(zip(chunk.partitions, chunk.offsets, strict=True))
-        below = Counter(p for i, (p, offset) in places if offset < ends[p] and i not in decisions)
-        for partition, count in below.items():
-            counts[TopicPartition(topic, partition)] += count
-        last = {p: chunk.offsets[span.last] for p, span in chunk.spans.items()}
-        done |= {TopicPartition(topic, p) for p, offset in last.items() if next_offset(offset) >= ends[p]}
-    for problem in poll.problems:
-        raise TableStopped(problem.partition.topic, f"{problem.partition}: {problem.why}")
-    return done

@@ -82,13 +82,13 @@ class Stage:
     """A part of a batch that is written before the next is looked at.
 
     *units* are to be decided on by the rows that are there then; a plain stage has none. *numbers* says
-    which record of its table each place is, *spoiled* of which no row could be made, and why.
+    which record of its table each place is, *bad* of which no row could be made, and why.
     """
 
     tables: Sequence[Part] = ()
     units: Sequence[Unit] = ()
     numbers: Mapping[Place, int] = field(default_factory=dict)
-    spoiled: Mapping[Place, str] = field(default_factory=dict)
+    bad: Mapping[Place, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -136,6 +136,10 @@ class Poison(NamedTuple):
     key: bytes | None
     value: bytes | None
     reason: str
+
+    @property
+    def place(self) -> Place:
+        return Place(self.partition, self.offset)
 
 
 @dataclass

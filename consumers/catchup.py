@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import duckdb
 
-from ..schemas.errors import NotFreshEnough
 from ..schemas.position import Position
 from .apply import Applier, BatchLimits, Settled
 from .collect import MustStop
@@ -20,6 +19,7 @@ from .follow import Follow
 from .log import Log
 from .progress import Progress
 from .store import Store
+from .walk import stuck
 
 #: How long nothing may come of a log that has more.
 PATIENCE_S = 120.0
@@ -55,7 +55,7 @@ def apply_until(
                 moved_s, before = time.monotonic(), read
                 told(read)
             if time.monotonic() - moved_s > patience_s:
-                raise _stuck(log, read, target, patience_s, work)
+                raise stuck(log, work, read, target, patience_s)
             rested = _step(applier, target if read.reaches(target) else None, settled)
             for stopped in progress.stopped.values():
                 raise stopped
@@ -77,10 +77,3 @@ def _step(applier: Applier, target: Position | None, settled: Settled) -> bool:
     except MustStop as why:
         raise why.stopped[0] from why
     return target is not None
-
-
-def _stuck(log: Log, read: Position, target: Position, patience_s: float, work: str) -> NotFreshEnough:
-    behind = read.behind(target)
-    hanging = log.open_transactions(list(behind), 1.0)
-    told = [f"{sum(behind.values())} offsets lack", *map(str, hanging)]
-    return NotFreshEnough(work, patience_s, "; ".join(told))

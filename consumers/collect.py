@@ -32,7 +32,7 @@ from .whole import Labelled
 
 
 @dataclass
-class _Open:
+class _Inbox:
     """What of one table is not decoded yet: *raw* as it came, *released* after the decision. *records*
     counts those that were decoded since the last batch: their numbers."""
 
@@ -56,7 +56,7 @@ class _Stage:
     tables: defaultdict[str, _Rows] = field(default_factory=lambda: defaultdict(_Rows))
     units: list[Unit] = field(default_factory=list)
     numbers: dict[Place, int] = field(default_factory=dict)
-    spoiled: dict[Place, str] = field(default_factory=dict)
+    bad: dict[Place, str] = field(default_factory=dict)
 
 
 class MustStop(MerganserError):
@@ -79,7 +79,7 @@ class Collector:
         self._reset()
 
     def _reset(self) -> None:
-        self._open: dict[str, _Open] = defaultdict(_Open)
+        self._inbox: dict[str, _Inbox] = defaultdict(_Inbox)
         self._moves: dict[TopicPartition, Move] = {}
         self._poison: list[Poison] = []
         self._stages = [_Stage()]
@@ -180,7 +180,7 @@ class Collector:
             move.last = _seen(chunk, span.last)
             move.read += span.size
             move.at_end = False
-        mine = self._open[topic]
+        mine = self._inbox[topic]
         if mine.raw:
             mine.raw.append(chunk)
         else:
@@ -192,12 +192,12 @@ class Collector:
     def decode(self) -> None:
         """Make rows of what was collected. LogError if the registry is needed and away."""
         self._decide()
-        raw = [(topic, mine.raw, self._decoded(topic, mine.raw)) for topic, mine in self._open.items() if mine.raw]
+        raw = [(topic, mine.raw, self._decoded(topic, mine.raw)) for topic, mine in self._inbox.items() if mine.raw]
         self._decide_after_all(raw)
         for topic, chunk, decoded in raw:
             self._take_in(topic, chunk, decoded)
-            self._open[topic].raw = Chunk()
-        for topic, mine in self._open.items():
+            self._inbox[topic].raw = Chunk()
+        for topic, mine in self._inbox.items():
             if mine.released:
                 chunk = chunk_of(mine.released)
                 decoded = self._decoded(topic, chunk)
@@ -208,7 +208,7 @@ class Collector:
         self.undecoded = self.undecoded_bytes = 0
 
     def _decoded(self, topic: str, chunk: Chunk) -> Decoded:
-        return self._decoders[topic].decode(chunk, self._open[topic].records)
+        return self._decoders[topic].decode(chunk, self._inbox[topic].records)
 
     def _take_in(self, topic: str, chunk: Chunk, decoded: Decoded) -> None:
         """Keep what became of *chunk*."""
@@ -223,15 +223,15 @@ class Collector:
         rows.puts += decoded.puts
         if decoded.deletes is not None:
             rows.deletes.append(decoded.deletes)
-        self._open[topic].records += len(chunk)
+        self._inbox[topic].records += len(chunk)
         self.nbytes += decoded.nbytes + sum(_size(chunk, i) for i in decoded.bad)
 
     def _number(self, topic: str, indices: Sequence[int], found: Sequence[Entry], bad: Mapping[int, str]) -> None:
         """Note in the stage which numbers the records *found* at *indices* have, and which of them are *bad*."""
-        stage, first = self._stages[-1], self._open[topic].records
+        stage, first = self._stages[-1], self._inbox[topic].records
         places = [entry.place for entry in found]
         stage.numbers |= {place: first + i for i, place in zip(indices, places, strict=True)}
-        stage.spoiled |= {place: bad[i] for i, place in zip(indices, places, strict=True) if i in bad}
+        stage.bad |= {place: bad[i] for i, place in zip(indices, places, strict=True) if i in bad}
 
     # -- what waits for its transaction --------------------------------------------------------
 
@@ -239,15 +239,17 @@ class Collector:
         """Let ``atomic.py`` say which records are applied now, and in which order; ``whole.py``, of which it
         need not be asked."""
         labelled: dict[str, Labelled] = {}
-        for topic, mine in self._open.items():
+        for topic, mine in self._inbox.items():
             if mine.raw and (mine.raw.headers or self.waiting.concerns(topic)):
                 labelled[topic] = self._label(topic, mine)
+                marks = labelled[topic].marks.values()
+                self._decoders[topic].meet({each.schema for each in marks if each.schema is not None})
         apart = self.waiting.set_apart(labelled, self._next.keys())
         self._whole |= apart.whole
         waiting: list[Entry] = []
         for topic, indices in apart.waiting.items():
             if indices:
-                mine = self._open[topic]
+                mine = self._inbox[topic]
                 waiting += entries(topic, mine.raw, labelled[topic], indices)
                 mine.raw = mine.raw.but(indices)
         for entry in waiting:
@@ -256,7 +258,7 @@ class Collector:
         if waiting or not self.waiting.idle:
             self._release(self.waiting.offer(waiting, self._next))
 
-    def _label(self, topic: str, mine: _Open) -> Labelled:
+    def _label(self, topic: str, mine: _Inbox) -> Labelled:
         """What the headers of the raw records say; those whose headers are none of ours, by our names, are poison."""
         read_keys = self._decoders[topic].read_keys
         labelled, bad = label(mine.raw, read_keys)
@@ -276,15 +278,15 @@ class Collector:
             for entry in unit.entries:
                 self._move(entry.place.partition)  # it is applied further now, though nothing more is read
             for entry in unit.rows:
-                self._open[entry.place.partition.topic].released.append(entry)
+                self._inbox[entry.place.partition.topic].released.append(entry)
 
     def _decide_after_all(self, raw: Sequence[tuple[str, Chunk, Decoded]]) -> None:
         """A transaction that came whole, with a record that no row can be made of, has to be decided on."""
         if not any(decoded.bad for _, _, decoded in raw):
             return
-        labels = {topic: self._label(topic, self._open[topic]) for topic, chunk, _ in raw if chunk.headers}
-        spoiled = {labels[topic].txs[i] for topic, _, decoded in raw if topic in labels for i in decoded.bad} - {None}
-        units = {tx: Unit(tx) for tx in sorted(filter(None, spoiled))}
+        labels = {topic: self._label(topic, self._inbox[topic]) for topic, chunk, _ in raw if chunk.headers}
+        txs = {labels[topic].txs[i] for topic, _, decoded in raw if topic in labels for i in decoded.bad} - {None}
+        units = {tx: Unit(tx) for tx in sorted(filter(None, txs))}
         for topic, chunk, decoded in raw:
             if topic in labels:
                 indices = [i for i, tx in enumerate(labels[topic].txs) if tx in units]
@@ -318,12 +320,12 @@ class Collector:
         """Let the last stage decide on the units that were decoded into it, if there is any doubt."""
         units, self._units = self._units, []
         stage = self._stages[-1]
-        if any(map(guarded, units)) or any(u.tx and any(e.place in stage.spoiled for e in u.entries) for u in units):
+        if any(map(guarded, units)) or any(u.tx and any(e.place in stage.bad for e in u.entries) for u in units):
             stage.units = units
             self._stages.append(_Stage())
         else:
             self._settled += [unit for unit in units if unit.tx is not None]
-            stage.numbers, stage.spoiled = {}, {}
+            stage.numbers, stage.bad = {}, {}
 
     def _move(self, tp: TopicPartition) -> Move:
         if tp not in self._moves:
@@ -351,7 +353,7 @@ class Collector:
     @property
     def marked(self) -> bool:
         """True if some records that are not decoded have headers of ours."""
-        return any(mine.raw.headers for mine in self._open.values())
+        return any(mine.raw.headers for mine in self._inbox.values())
 
     # -- handing over ------------------------------------------------------------------------
 
@@ -368,7 +370,7 @@ class Collector:
         """What was collected since the last call, all of it decoded."""
         self.decode()
         batch = Batch(moves=self._moves, poison=self._poison, nbytes=self.nbytes)
-        batch.changes = [change for table in self._open if (change := self._decoders[table].schema_change())]
+        batch.changes = [change for table in self._inbox if (change := self._decoders[table].schema_change())]
         batch.stages = [stage for stage in map(self._stage, self._stages) if stage.tables or stage.units]
         batch.operations = [operation for unit in self._settled for operation in Verdict(unit, "applied").operations]
         batch.operations += [Operation("tx", tx, first, "applied", None) for tx, first in self._whole.items()]
@@ -380,7 +382,7 @@ class Collector:
         tables = [
             self._decoders[table].part(r.puts, r.deletes) for table, r in made.tables.items() if r.puts or r.deletes
         ]
-        return Stage(tables, made.units, made.numbers, made.spoiled)
+        return Stage(tables, made.units, made.numbers, made.bad)
 
     @property
     def position(self) -> Position:

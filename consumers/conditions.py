@@ -86,18 +86,18 @@ def decide(
     units: Sequence[Unit],
     versions: Mapping[Key, int],
     known: Iterable[Operation],
-    spoiled: Mapping[Place, str],
+    bad: Mapping[Place, str],
 ) -> list[Verdict]:
     """The verdict on each of *units*, which are in the order of application.
 
     *versions* has the ``_offset`` of each row that is there of the keys asked for, *known* the operation
-    ids that the store remembers, *spoiled* why no row could be made of some records.
+    ids that the store remembers, *bad* why no row could be made of some records.
     """
     rows = dict(versions)
     operations = {(op.place.partition, op.id): op for op in known}
     verdicts = []
     for unit in units:
-        verdict = _repeated(unit, operations) or _discarded(unit) or _spoiled(unit, spoiled) or _run(unit, rows)
+        verdict = _repeated(unit, operations) or _discarded(unit) or _no_row(unit, bad) or _run(unit, rows)
         verdicts.append(verdict)
         operations |= {(op.place.partition, op.id): op for op in verdict.operations if op.kind == "op"}
     return verdicts
@@ -120,11 +120,11 @@ def _discarded(unit: Unit) -> Verdict | None:
     return Verdict(unit, "rejected", "it lacked records for good, and was resolved: discard", unit.first)
 
 
-def _spoiled(unit: Unit, spoiled: Mapping[Place, str]) -> Verdict | None:
-    if unit.tx is None and unit.entries[0].place in spoiled:
-        return Verdict(unit, "rejected", spoiled[unit.first], unit.first)
+def _no_row(unit: Unit, bad: Mapping[Place, str]) -> Verdict | None:
+    if unit.tx is None and unit.entries[0].place in bad:
+        return Verdict(unit, "rejected", bad[unit.first], unit.first)
     for entry in unit.entries:
-        if entry.place in spoiled:
+        if entry.place in bad:
             reason = f"its record at {entry.place.partition}:{entry.place.offset} is in quarantine"
             return Verdict(unit, "rejected", reason, entry.place)
     return None

@@ -107,7 +107,7 @@ class TableDecoder:
     def _decode_mixed(self, chunk: Chunk, values: list[bytes | None], place: pa.Table, done: Decoded) -> None:
         """Values of any schema, deletes, and what is no value."""
         groups, unread = split_by_schema(values)
-        self._learn(groups)
+        self.meet(groups)
         keys = self._decode_keys(chunk, done)
         for i, why in unread:
             if values[i] is not None:
@@ -233,8 +233,9 @@ class TableDecoder:
 
     # -- schemas -----------------------------------------------------------------------------
 
-    def _learn(self, schema_ids: Collection[int]) -> None:
-        """Have the versions that *schema_ids* name, if the registry has them, and move the layout on."""
+    def meet(self, schema_ids: Collection[int]) -> None:
+        """Have the versions that *schema_ids* name, if the registry has them, and move the layout on. LogError if
+        the registry is needed and away."""
         if not self._by_id.keys() >= set(schema_ids):
             self._values = self._versions(value_subject(self.table.name))
             self._by_id = {v.id: v for v in self._values}

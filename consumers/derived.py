@@ -11,9 +11,10 @@ A derived table is frozen: it is what a replay made of the log between two posit
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..schemas.position import Position
+from ..schemas.position import Position, TopicPartition
+from .checks import Held
 from .statements import Connection, run
 
 _EXISTS = "SELECT 1 FROM duckdb_tables() WHERE schema_name = '_merganser' AND table_name = 'derived'"
@@ -21,14 +22,15 @@ _EXISTS = "SELECT 1 FROM duckdb_tables() WHERE schema_name = '_merganser' AND ta
 _CREATE = """
 CREATE TABLE IF NOT EXISTS _merganser.derived (
     name VARCHAR, source VARCHAR, topic_id VARCHAR, since VARCHAR, until VARCHAR, transform VARCHAR,
-    "rows" BIGINT, whole BOOLEAN)
+    "rows" BIGINT, whole BOOLEAN, began VARCHAR, late_from VARCHAR, late_below VARCHAR)
 """
 
 
 @dataclass(frozen=True)
 class Derived:
     """*name* holds what *source* was at *until*: those rows whose records lie at *since* or beyond, each
-    as *transform* (``module:function``, empty for none) made it. Not *whole*: a replay was killed in it."""
+    as *transform* (``module:function``, empty for none) made it. Not *whole*: a replay was killed in it. *begun* is
+    where the store began to read the source, which nothing else says once it stands in its place."""
 
     name: str
     source: str
@@ -38,6 +40,7 @@ class Derived:
     transform: str
     rows: int = 0
     whole: bool = False
+    begun: Mapping[TopicPartition, Held] = field(default_factory=dict)
 
     @property
     def swapped(self) -> bool:
@@ -57,10 +60,21 @@ def derived_tables(con: Connection) -> dict[str, Derived]:
     if not run(con, _EXISTS):
         return {}
     found = run(con, "SELECT * FROM _merganser.derived ORDER BY name")
-    return {
-        name: Derived(name, source, topic_id, Position.parse(since), Position.parse(until), transform, rows, whole)
-        for name, source, topic_id, since, until, transform, rows, whole in found
-    }
+    return {derived.name: derived for derived in (_read(*row) for row in found)}
+
+
+def _read(
+    name: str, source: str, id_: str, since: str, until: str, transform: str, rows: int, whole: bool, *begun: str
+) -> Derived:
+    """One row of ``_merganser.derived``."""
+    parsed = Position.parse(since), Position.parse(until)
+    return Derived(name, source, id_, *parsed, transform, rows, whole, _begun(id_, *begun))
+
+
+def _begun(topic_id: str, *texts: str) -> dict[TopicPartition, Held]:
+    """Where each partition began, out of three positions: from where, and what was late."""
+    began, late_from, late_below = map(Position.parse, texts)
+    return {tp: Held(topic_id, n, n, range(late_from[tp], late_below[tp])) for tp, n in began.items()}
 
 
 def same_name(name: str, names: Collection[str] | Mapping[str, object]) -> str | None:
@@ -80,7 +94,12 @@ def note(con: Connection, derived: Derived) -> None:
     forget(con, derived.name)
     facts = [derived.name, derived.source, derived.topic_id, str(derived.since), str(derived.until)]
     more = [derived.transform, derived.rows, derived.whole]
-    run(con, "INSERT INTO _merganser.derived VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [*facts, *more])
+    begun = derived.begun.items()
+    began, late = Position({tp: each.first for tp, each in begun}), {tp: each.late for tp, each in begun}
+    late_from = Position({tp: offsets.start for tp, offsets in late.items()})
+    late_below = Position({tp: offsets.stop for tp, offsets in late.items()})
+    values = [*facts, *more, *map(str, (began, late_from, late_below))]
+    run(con, "INSERT INTO _merganser.derived VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def forget(con: Connection, name: str) -> None:

@@ -154,14 +154,14 @@ def held(con: Connection, partitions: Collection[TopicPartition]) -> list[Entry]
     ]
 
 
-def reject(con: Connection, verdicts: Iterable[Verdict], spoiled: Collection[Place]) -> None:
-    """Write down what was rejected, and why; *spoiled* records are in quarantine instead."""
+def reject(con: Connection, verdicts: Iterable[Verdict], bad: Collection[Place]) -> None:
+    """Write down what was rejected, and why; *bad* records are in quarantine instead."""
     rows = [
         (*e.place.partition, e.place.offset, _instant(e.time_ms), e.marks.tx, e.marks.ops, verdict.reason)
         for verdict in verdicts
         if verdict.state == "rejected" and not verdict.repeats
         for e in verdict.unit.rows
-        if e.place not in spoiled
+        if e.place not in bad
     ]
     insert(con, "_merganser.rejections", _REJECTIONS, rows)
 

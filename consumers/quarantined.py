@@ -1,4 +1,5 @@
-"""The records of a store that are in quarantine, as they came: to list them, and to try them again.
+"""The records of a store that are in quarantine, as they came: to list them, and to try them again; and the keys
+that have to wait.
 
 They are facts of the log, and stay: what is written again is another record.
 """
@@ -60,12 +61,12 @@ def _where(table: str | None, reason: str, since: Place | None) -> tuple[str, li
     return " AND ".join(parts), params
 
 
-def waiting(
+def held_back(
     cursor: duckdb.DuckDBPyConnection, table: str, read_keys: ReadKeys
 ) -> set[tuple[TopicPartition, KeyValues]]:
     """What the keys of *table* say of which records are held back."""
     sql = "SELECT partition, key FROM _merganser.pending WHERE topic = ? AND key IS NOT NULL"
-    held = run(cursor, sql, [table])
-    said = read_keys([key for _, key in held]) if held else []
-    places = (TopicPartition(table, partition) for partition, _ in held)
+    waiting = run(cursor, sql, [table])
+    said = read_keys([key for _, key in waiting]) if waiting else []
+    places = (TopicPartition(table, partition) for partition, _ in waiting)
     return {(tp, key) for tp, key in zip(places, said, strict=True) if key is not None}

@@ -16,7 +16,7 @@ from .conditions import Key, asked_for
 from .statements import Connection, count, run, view
 
 
-def write(con: Connection, rows: TableRows, step: Callable[[str], None]) -> None:
+def write_rows(con: Connection, rows: TableRows, step: Callable[[str], None]) -> None:
     """Bring the table to what *rows* say; *step* is told of each step."""
     superseded = rows.superseded
     with view(con, "#rows", rows.rows), view(con, "#gone", rows.gone):
@@ -31,11 +31,11 @@ def write(con: Connection, rows: TableRows, step: Callable[[str], None]) -> None
         run(con, sql, [superseded, rows.table])
 
 
-def versions(con: Connection, stage: Stage) -> dict[Key, int]:
+def row_versions(con: Connection, stage: Stage) -> dict[Key, int]:
     """The ``_offset`` of each row that is there now, of the keys that the conditions of *stage* ask for."""
     asked: dict[str, dict[int, Key]] = defaultdict(dict)
     for entry in asked_for(stage.units):
-        if entry.key_values is not None and entry.place not in stage.spoiled:
+        if entry.key_values is not None and entry.place not in stage.bad:
             partition = entry.place.partition
             asked[partition.topic][stage.numbers[entry.place]] = (partition, entry.key_values)
     found: dict[Key, int] = {}

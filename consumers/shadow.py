@@ -12,7 +12,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from .dbfile import (
 )
 from .derived import Derived, derived_tables, forget, note, prepare
 from .ledger import decided
-from .statements import Connection, run
+from .statements import Connection, run, transaction
 
 #: What each derived table has beside its own columns: where the record of a row lies.
 PLACE = (("_partition", "INTEGER"), ("_offset", "BIGINT"), ("_timestamp", "TIMESTAMP WITH TIME ZONE"))
@@ -105,7 +105,7 @@ class Shadows:
     def begin(self, shadow: Derived, columns: Sequence[tuple[str, str]] = ()) -> None:
         """Begin *shadow* anew, with *columns* if they are known already. What a killed run left of it goes."""
         prepare(self._con)
-        with self._transaction():
+        with transaction(self._con):
             note(self._con, replace(shadow, whole=False))
         self._step("noted")
         run(self._con, f"DROP TABLE IF EXISTS {quote(shadow.name)}")
@@ -140,7 +140,7 @@ class Shadows:
         if not self._columns:
             self._create(shadow.name, {})
         self._checkpoint()
-        with self._transaction():
+        with transaction(self._con):
             note(self._con, replace(shadow, whole=True))
         self._step("whole")
 
@@ -174,7 +174,7 @@ class Shadows:
     @contextmanager
     def _swapping(self, shadow: Derived) -> Iterator[None]:
         self._checkpoint()
-        with self._transaction():
+        with transaction(self._con):
             run(self._con, f"DROP TABLE IF EXISTS {quote(shadow.source)}")
             run(self._con, f"ALTER TABLE {quote(shadow.name)} RENAME TO {quote(shadow.source)}")
             forget(self._con, shadow.name)
@@ -202,23 +202,12 @@ class Shadows:
 
     def drop(self, name: str) -> None:
         """Remove the derived table *name*."""
-        with self._transaction():
+        with transaction(self._con):
             run(self._con, f"DROP TABLE IF EXISTS {quote(name)}")
             forget(self._con, name)
         self._checkpoint()
 
     # -- inside --------------------------------------------------------------------------------
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._con.begin()
-        try:
-            yield
-        except BaseException:
-            with suppress(duckdb.Error):  # the first error says more
-                self._con.rollback()
-            raise
-        self._con.commit()
 
     def _checkpoint(self) -> None:
         run(self._con, "CHECKPOINT")

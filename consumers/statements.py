@@ -35,6 +35,20 @@ def count(con: Connection, sql: str, params: Sequence[object] = ()) -> int:
 
 
 @contextmanager
+def transaction(con: Connection) -> Iterator[None]:
+    """What is done inside is committed in the end; if it fails, nothing of it was done. Of a commit that fails only
+    the file knows."""
+    con.begin()
+    try:
+        yield
+    except BaseException:
+        with suppress(duckdb.Error):  # the first error says more; what cannot roll back is opened again
+            con.rollback()
+        raise
+    con.commit()
+
+
+@contextmanager
 def view(con: Connection, name: str, table: pa.Table | None) -> Iterator[None]:
     """Lets statements read *table*, if there is one, as the view *name*."""
     if table is None:

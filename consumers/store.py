@@ -16,7 +16,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +48,8 @@ from .dbfile import (
 from .derived import Derived, derived_tables
 from .gate import Gate
 from .reads import one_line
-from .rows import versions, write
-from .statements import count, run
+from .rows import row_versions, write_rows
+from .statements import count, run, transaction
 
 _log = logging.getLogger("merganser.apply")
 
@@ -129,10 +129,9 @@ class Store:
         """Make the system tables in a new file; refuse a file that is not ours."""
         names = {(s, t) for s, t in run(self._con, "SELECT schema_name, table_name FROM duckdb_tables()")}
         if not names:
-            self._con.begin()
-            self._con.execute(SYSTEM_TABLES).fetchall()
-            self._con.execute("INSERT INTO _merganser.store VALUES (?, ?, ?)", [FORMAT, cluster_id, group]).fetchall()
-            self._con.commit()
+            with transaction(self._con):
+                self._con.execute(SYSTEM_TABLES).fetchall()
+                run(self._con, "INSERT INTO _merganser.store VALUES (?, ?, ?)", [FORMAT, cluster_id, group])
             return
         stored_cluster, stored_group = identity(self._con, self.path)
         if stored_cluster != cluster_id:
@@ -311,7 +310,7 @@ class Store:
             self._step("begun")
             for stage, tables in zip(batch.stages, plain, strict=True):
                 for rows in self._judged(stage, batch) if tables is None else tables:
-                    write(self._con, rows, self._step)
+                    write_rows(self._con, rows, self._step)
             ledger.quarantine(self._con, batch.poison)
             self._step("quarantined")
             ledger.hold(self._con, batch.held)
@@ -329,16 +328,16 @@ class Store:
         entries = [entry for unit in stage.units for entry in unit.entries]
         known = ledger.known(self._con, entries)
         known += [op for op in batch.operations if op.kind == "op"]  # of the stages before: not written down yet
-        verdicts = decide(stage.units, versions(self._con, stage), known, stage.spoiled)
+        verdicts = decide(stage.units, row_versions(self._con, stage), known, stage.bad)
         without: dict[str, list[int]] = defaultdict(list)
         for verdict in verdicts:
             batch.operations += verdict.operations
             if not verdict.applies:
                 for entry in verdict.unit.rows:
                     without[entry.place.partition.topic].append(stage.numbers[entry.place])
-                    if entry.place not in stage.spoiled:
+                    if entry.place not in stage.bad:
                         batch.moves[entry.place.partition].take_off(entry.value is None, verdict.repeats)
-        ledger.reject(self._con, verdicts, stage.spoiled)
+        ledger.reject(self._con, verdicts, stage.bad)
         return [part.rows(without.get(part.table, ())) for part in stage.tables]
 
     def _remember(self, operations: Sequence[Operation]) -> None:
@@ -393,15 +392,9 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._con.begin()
-        try:
+        with transaction(self._con):
             yield
-        except BaseException:
-            with suppress(duckdb.Error):  # the first error says more; what cannot roll back is reopened
-                self._con.rollback()
-            raise
-        self._in_doubt = True
-        self._con.commit()
+            self._in_doubt = True
         self._in_doubt = False
 
     def _checkpoint(self) -> None:

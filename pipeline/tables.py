@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..schemas.avro import key_schema, parse_schema
-from ..schemas.catalog import Catalog, assemble, key_of
+from ..schemas.catalog import Catalog, assemble
 from ..schemas.errors import BadKeyColumns, BadSchema, IncompatibleSchema, TableExists, UnknownTable, UsageError
 from ..schemas.evolution import check_admissible, check_same_rules
 from ..schemas.kafka import TopicFacts
+from ..schemas.keys import key_of
 from ..schemas.position import TopicPartition
 from ..schemas.registry_records import COLUMN, DEFAULT_LEVEL, ENCODING, bare, canonical, check_level
 from ..schemas.rowcheck import check_rules

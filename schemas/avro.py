@@ -121,18 +121,24 @@ def check_key(table: Table) -> None:
     """BadKeyColumns if rows of *table* could not be told apart by its key in one way only.
 
     Floats have two zeros, nested types no order; and a key column that values carry too must be of
-    one type in both (int and long are one), or key and value could never be compared.
+    one type in both (int and long are one), or key and value could never be compared. The first version of both
+    is judged; later ones of values that differ are refused, each by itself (`layout`).
     """
-    values = {f.name: f.type for f in row_type(table.name, table.latest.schema).fields}
+    values = {f.name: f.type for f in row_type(table.name, table.values[0].schema).fields}
     for f in key_fields(table):
         if f.type.kind not in _KEY_KINDS:
             raise BadKeyColumns(table.name, f.name, f"{f.type.kind} cannot be a key")
         value = values.get(f.name)
-        if value is not None and _comparable(value) != _comparable(f.type):
+        if value is not None and not comparable(value, f.type):
             raise BadKeyColumns(table.name, f.name, f"it is {f.type.sql} in keys, {value.sql} in values")
 
 
-def _comparable(type_: Type) -> tuple[str, int, int]:
+def comparable(a: Type, b: Type) -> bool:
+    """True if key columns of these types can be compared, exactly."""
+    return _compared_as(a) == _compared_as(b)
+
+
+def _compared_as(type_: Type) -> tuple[str, int, int]:
     kind = {"int": "long", "enum": "string", "fixed": "bytes"}.get(type_.kind, type_.kind)
     return kind.replace("-millis", "-micros"), type_.precision, type_.scale
 

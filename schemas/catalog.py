@@ -6,18 +6,14 @@ A table is there once its topic and its ``-value`` subject are; `create_table` m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from .errors import BadKeyColumns, BadSchema, UnknownTable, UnsupportedFormat
 from .kafka import Cluster, TopicFacts
-from .registry_records import COLUMN, ENCODING, bare, canonical
+from .keys import key_of
 from .rowcheck import check_rules
 from .sniff import sniff_topic
-from .table import KeyEncoding, Registry, SchemaVersion, Table, key_subject, value_subject
-
-#: The Avro type that stands for each of Kafka's own plain key serializers.
-PLAIN_KEYS: Mapping[str, KeyEncoding] = {"string": "string", "int": "int", "long": "long"}
+from .table import Registry, SchemaVersion, Table, key_subject, value_subject
 
 
 class Catalog:
@@ -81,35 +77,3 @@ def assemble(facts: TopicFacts, values: Sequence[SchemaVersion], keys: Sequence[
     if table.checks:
         check_rules(table.name, values[0].schema, table.checks)
     return table
-
-
-def key_of(topic: str, keys: Sequence[SchemaVersion]) -> tuple[tuple[str, ...], KeyEncoding, SchemaVersion | None]:
-    """Columns, encoding and schema of the key that the versions of a ``-key`` subject declare."""
-    if not keys:
-        return (), "avro", None
-    latest = keys[-1].schema
-    if isinstance(latest, Mapping) and latest.get("type") == "record":
-        return tuple(field["name"] for field in latest["fields"]), "avro", written_key(keys)
-    if not isinstance(latest, Mapping) or COLUMN not in latest:
-        why = "its key is one Avro value: say which column that is, `merganser table create --existing --key COLUMN`"
-        raise BadKeyColumns(topic, "?", why)
-    column = (str(latest[COLUMN]),)
-    if latest.get(ENCODING) == "kafka":
-        return column, PLAIN_KEYS[str(latest["type"])], keys[-1]
-    return column, "avro", as_record(written_key(keys), column[0])
-
-
-def as_record(key: SchemaVersion, column: str) -> SchemaVersion:
-    """A key of one Avro value as a record of one column: the bytes are the same."""
-    field = {"name": column, "type": bare(key.schema)}
-    return replace(key, schema={"type": "record", "name": "key", "fields": [field]})
-
-
-def written_key(keys: Sequence[SchemaVersion]) -> SchemaVersion:
-    """The oldest version that differs from the latest in our annotations at most.
-
-    A key's schema id is part of its bytes, hence of its partition: naming the column of a table that
-    others write must not change the id that keys carry.
-    """
-    wanted = canonical(bare(keys[-1].schema))
-    return next(version for version in keys if canonical(bare(version.schema)) == wanted)

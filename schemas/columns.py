@@ -35,8 +35,8 @@ _PREFIX = [{"name": "magic", "type": "boolean"}, {"name": "id", "type": "float"}
 _PREFIX_SCHEMA = json.dumps({"type": "record", "name": "prefix", "fields": _PREFIX})
 
 
-class _Doubtful(Exception):
-    """Some value in the column needs the strict reader."""
+class Doubtful(Exception):
+    """Some value in the column needs a closer look, alone."""
 
 
 class ColumnReader:
@@ -61,7 +61,7 @@ class ColumnReader:
             if canonical != sum(map(len, values)):
                 return None
             lifted = [lane.lift(column) for lane, column in columns]
-        except (_Doubtful, pa.ArrowInvalid):
+        except (Doubtful, pa.ArrowInvalid):
             return None
         return pa.RecordBatch.from_arrays(lifted, schema=self._schema)
 
@@ -107,7 +107,7 @@ def _common_id(batch: pa.RecordBatch) -> int | None:
 @dataclass(frozen=True)
 class _Lane:
     """How one type is read: its *plain* Avro type; *lift*, from what pyruhvro gives to our Arrow type
-    or _Doubtful; and *size*, the canonical encoded bytes of a whole plain column."""
+    or Doubtful; and *size*, the canonical encoded bytes of a whole plain column."""
 
     plain: Any
     lift: Callable[[pa.Array], pa.Array]
@@ -177,7 +177,7 @@ def _list(item: _Lane, target: pa.DataType) -> _Lane:
 
 def _map(value: _Lane, target: pa.DataType, names: Iterator[str]) -> _Lane:
     entry = pa.struct([target.key_field, target.item_field])
-    pairs = _list(_record(entry, [_Lane("string", _utf8, _sized), value], names), pa.list_(entry))
+    pairs = _list(_record(entry, [_Lane("string", utf8, _sized), value], names), pa.list_(entry))
 
     def lift(a: pa.Array) -> pa.Array:
         lifted = pairs.lift(a)
@@ -194,7 +194,7 @@ def _no_key_twice(pairs: pa.Array) -> None:
         return
     where = pa.table({"map": pc.list_parent_indices(pairs), "key": keys})
     if where.group_by(["map", "key"]).aggregate([]).num_rows != len(keys):
-        raise _Doubtful
+        raise Doubtful
 
 
 def _fixed(type_: Type, size: int, name: str) -> _Lane:
@@ -258,21 +258,21 @@ def _integers(type_: Type) -> Callable[[pa.Array], pa.Array]:
 
 def _texts(type_: Type) -> Callable[[pa.Array], pa.Array]:
     if is_uuid_text(type_):
-        return _uuids
+        return uuids
     if type_.kind == "decimal":
         lift = _decimals(type_)
         return lambda a: lift(a.view(pa.binary()))
-    return _utf8 if type_.kind == "string" else lambda a: a.view(pa.binary())
+    return utf8 if type_.kind == "string" else lambda a: a.view(pa.binary())
 
 
-def _utf8(a: pa.Array) -> pa.Array:
+def utf8(a: pa.Array) -> pa.Array:
     a.validate(full=True)
     return a
 
 
-def _uuids(a: pa.Array) -> pa.Array:
-    if pc.all(pc.match_substring_regex(_utf8(a), f"^{UUID_TEXT.pattern}$")).as_py() is False:
-        raise _Doubtful
+def uuids(a: pa.Array) -> pa.Array:
+    if pc.all(pc.match_substring_regex(utf8(a), f"^{UUID_TEXT.pattern}$")).as_py() is False:
+        raise Doubtful
     return pc.ascii_lower(a)  # one uuid, one text: keys are compared by it
 
 
@@ -299,7 +299,7 @@ def _decimals(type_: Type) -> Callable[[pa.Array], pa.Array]:
 def _check_bounds(a: pa.Array, low: int, high: int) -> None:
     least, most = _bounds(a)
     if a.null_count < len(a) and (least < low or most > high):
-        raise _Doubtful
+        raise Doubtful
 
 
 def _bounds(a: pa.Array) -> tuple[int, int]:

@@ -21,15 +21,12 @@ import pyarrow.compute as pc
 import pyruhvro
 
 from .arrow import arrow_type
-from .types import RANGES, UUID_TEXT, Type, is_uuid_text
+from .columns import Doubtful, utf8, uuids
+from .types import RANGES, Type, is_uuid_text
 
 #: What a whole column is written of. Decimals, bytes and nested types are not among them: pyruhvro has no
 #: bytes, and Arrow's strings must be UTF-8.
 _KINDS = frozenset(["boolean", "float", "double", "string", "enum", *RANGES])
-
-
-class _Doubtful(Exception):
-    """Some value in the column needs the row-by-row encoder."""
 
 
 def supported(row: Type) -> bool:
@@ -53,7 +50,7 @@ class ColumnWriter:
         count = rows.num_rows
         try:
             lowered = [column.lower(rows.column(name)) for name, column in self._columns]
-        except (_Doubtful, pa.ArrowInvalid):
+        except (Doubtful, pa.ArrowInvalid):
             return None
         ids = pa.array([self._id], pa.int32()).view(pa.float32())
         prefix = [pa.repeat(False, count), pa.repeat(0.0, 0).cast(pa.float32()) if not count else _repeated(ids, count)]
@@ -70,7 +67,7 @@ def _repeated(one: pa.Array, count: int) -> pa.Array:
 @dataclass(frozen=True)
 class _Column:
     """How one column is written: its *plain* Avro type; *lower*, from our Arrow type to what pyruhvro
-    takes for it, or _Doubtful."""
+    takes for it, or Doubtful."""
 
     plain: Any
     lower: Callable[[pa.Array], pa.Array]
@@ -93,13 +90,13 @@ def _plain(type_: Type) -> str:
 
 def _typed(type_: Type, a: pa.Array) -> pa.Array:
     if a.type != arrow_type(type_):
-        raise _Doubtful
+        raise Doubtful
     return a
 
 
 def _no_null(a: pa.Array) -> pa.Array:
     if a.null_count:
-        raise _Doubtful
+        raise Doubtful
     return a
 
 
@@ -108,23 +105,12 @@ def _lowering(type_: Type) -> Callable[[pa.Array], pa.Array]:
         case "boolean" | "double" | "float":
             return lambda a: a
         case "string":
-            return _utf8
+            return utf8
         case "uuid":
-            return _uuids
+            return uuids
         case "enum":
             return _codes(type_.symbols)
     return _whole(type_)
-
-
-def _utf8(a: pa.Array) -> pa.Array:
-    a.validate(full=True)
-    return a
-
-
-def _uuids(a: pa.Array) -> pa.Array:
-    if pc.all(pc.match_substring_regex(_utf8(a), f"^{UUID_TEXT.pattern}$")).as_py() is False:
-        raise _Doubtful
-    return pc.ascii_lower(a)
 
 
 def _codes(symbols: tuple[str, ...]) -> Callable[[pa.Array], pa.Array]:
@@ -133,7 +119,7 @@ def _codes(symbols: tuple[str, ...]) -> Callable[[pa.Array], pa.Array]:
     def lower(a: pa.Array) -> pa.Array:
         codes = pc.index_in(a, value_set=known)
         if codes.null_count != a.null_count:
-            raise _Doubtful
+            raise Doubtful
         return codes.cast(pa.int64())
 
     return lower
@@ -149,11 +135,11 @@ def _whole(type_: Type) -> Callable[[pa.Array], pa.Array]:
         if millis:
             whole = pc.divide(numbers, 1000)
             if pc.all(pc.equal(pc.multiply(whole, 1000), numbers)).as_py() is False:
-                raise _Doubtful
+                raise Doubtful
             numbers = whole
         found = pc.min_max(numbers).as_py()
         if found["min"] is not None and (found["min"] < low or found["max"] > high):
-            raise _Doubtful
+            raise Doubtful
         return numbers
 
     return lower

@@ -20,6 +20,8 @@ import pyarrow as pa
 from .arrow import arrow_schema
 from .avro import row_type
 from .columns import ColumnReader, common_schema_id, supported
+from .errors import BadSchema
+from .keys import as_record
 from .read import NULL, Damaged, RowReader, schema_id
 from .table import SchemaVersion, Table
 
@@ -101,18 +103,30 @@ class KeyDecoder:
     def __init__(self, table: Table, versions: Sequence[SchemaVersion] = ()) -> None:
         self._plain = _PLAIN.get(table.key_encoding)
         self._decoders: dict[int, Decoder] = {}
+        self._refused: dict[int, str] = {}
         if self._plain is None:
             if table.key_schema is None:
                 raise ValueError(f"table {table.name!r} has Avro keys and no key schema")
             first = Decoder(table.key_schema, table.name)
             for version in versions:
-                decoder = Decoder(version, table.name)
-                if decoder.schema == first.schema:
-                    self._decoders[version.id] = decoder
+                why = self._add(table, version, first.schema)
+                if why is not None:
+                    self._refused[version.id] = why
             self._decoders[table.key_schema.id] = first
             self.schema: pa.Schema = first.schema
         else:
             self.schema = pa.schema([(table.key[0], _PLAIN_TYPES[table.key_encoding])])
+
+    def _add(self, table: Table, version: SchemaVersion, columns: pa.Schema) -> str | None:
+        """Decode keys of *version* too; or why they are none of this table, whose keys have *columns*."""
+        try:
+            decoder = Decoder(as_record(version, table.key), table.name)
+        except BadSchema as error:
+            return f"key schema version {version.version}: {error.why}"
+        if decoder.schema != columns:
+            return f"key schema version {version.version} has other columns, or of other types, than the first"
+        self._decoders[version.id] = decoder
+        return None
 
     def decode(self, keys: Sequence[bytes | None]) -> Decoded:
         """*keys* as Kafka has them; None is bad."""
@@ -125,10 +139,10 @@ class KeyDecoder:
         if self._plain is not None:
             return False
         groups, _ = split_by_schema(keys)
-        return not self._decoders.keys() >= groups.keys()
+        return not (self._decoders.keys() | self._refused.keys()) >= groups.keys()
 
     def _avro(self, keys: Sequence[bytes | None]) -> Decoded:
-        if len(self._decoders) == 1:
+        if len(self._decoders) == 1 and not self._refused:
             (decoder,) = self._decoders.values()
             decoded = decoder.decode(keys)
             return replace(decoded, bad=[(i, _key_reason(keys[i], why)) for i, why in decoded.bad])
@@ -137,7 +151,8 @@ class KeyDecoder:
         found: list[tuple[list[int], pa.Table]] = []
         for id_, at in groups.items():
             if id_ not in self._decoders:
-                bad += [(i, f"schema id {id_} is no version of this key") for i in at]
+                why = self._refused.get(id_, f"schema id {id_} is no version of this key")
+                bad += [(i, why) for i in at]
                 continue
             decoded = self._decoders[id_].decode([keys[i] for i in at] if len(at) < len(keys) else keys)
             bad += [(at[i], why) for i, why in decoded.bad]

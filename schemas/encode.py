@@ -446,8 +446,11 @@ def _time(type_: Type) -> Put:
     return put
 
 
-def _instant(type_: Type) -> Put:
+def _moment(type_: Type) -> Put:
+    """Instants and local timestamps: with a zone, and without."""
+    zoned = type_.kind.startswith("timestamp")
     nanos, unit = type_.kind.endswith("nanos"), 1000 if type_.kind.endswith("millis") else 1
+    epoch = _EPOCH_UTC if zoned else _EPOCH
 
     def put(out: bytearray, value: Any) -> None:
         if isinstance(value, int) and nanos:
@@ -455,33 +458,15 @@ def _instant(type_: Type) -> Put:
             return
         if not isinstance(value, dt.datetime):
             raise Refused(value, f"not a datetime but {_named(value)}")
-        if value.utcoffset() is None:
+        if zoned and value.utcoffset() is None:
             raise Refused(value, "a datetime without a zone is no instant: give it a tzinfo")
-        micros = _micros_since(value, _EPOCH_UTC)
+        if not zoned and value.tzinfo is not None:
+            raise Refused(value, "a local timestamp has no zone: drop the tzinfo")
+        micros = _micros_since(value, epoch)
         if nanos:
             _put_long(out, _whole(micros * 1000, *RANGES[type_.kind]))
         else:
             _put_micros(out, value, _whole(micros, *RANGES["timestamp-micros"]), unit)
-
-    return put
-
-
-def _local(type_: Type) -> Put:
-    nanos, unit = type_.kind.endswith("nanos"), 1000 if type_.kind.endswith("millis") else 1
-
-    def put(out: bytearray, value: Any) -> None:
-        if isinstance(value, int) and nanos:
-            _put_long(out, _whole(value, *RANGES[type_.kind]))
-            return
-        if not isinstance(value, dt.datetime):
-            raise Refused(value, f"not a datetime but {_named(value)}")
-        if value.tzinfo is not None:
-            raise Refused(value, "a local timestamp has no zone: drop the tzinfo")
-        micros = _micros_since(value, _EPOCH)
-        if nanos:
-            _put_long(out, _whole(micros * 1000, *RANGES[type_.kind]))
-        else:
-            _put_micros(out, value, micros, unit)
 
     return put
 
@@ -512,10 +497,10 @@ _SCALARS: dict[str, Callable[[Type], Put]] = {
     "date": _date,
     "time-millis": _time,
     "time-micros": _time,
-    "timestamp-millis": _instant,
-    "timestamp-micros": _instant,
-    "timestamp-nanos": _instant,
-    "local-timestamp-millis": _local,
-    "local-timestamp-micros": _local,
-    "local-timestamp-nanos": _local,
+    "timestamp-millis": _moment,
+    "timestamp-micros": _moment,
+    "timestamp-nanos": _moment,
+    "local-timestamp-millis": _moment,
+    "local-timestamp-micros": _moment,
+    "local-timestamp-nanos": _moment,
 }

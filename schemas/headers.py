@@ -6,6 +6,7 @@
 | ``merganser-if`` | a conditional write | ``absent``, ``present`` or ``version:OFFSET`` |
 | ``merganser-op`` | a write that may be repeated | the operation id; a record may have several |
 | ``merganser-resolve`` | a decision on the torn transaction ``merganser-tx``, no row | ``apply`` or ``discard`` |
+| ``merganser-schema`` | a record that was published again, of a table that had a newer schema by then | that one's id |
 | ``merganser-origin`` | a record that was published again | ``CLUSTER TOPIC_ID TOPIC/PARTITION@OFFSET`` |
 
 A manifest is the number of records that the transaction has in each partition it writes to, of every
@@ -35,10 +36,11 @@ TX = "merganser-tx"
 IF = "merganser-if"
 OP = "merganser-op"
 RESOLVE = "merganser-resolve"
+SCHEMA = "merganser-schema"
 ORIGIN = "merganser-origin"
 
 #: Those that say what a record means.
-_OURS = (TX, IF, OP, RESOLVE)
+_OURS = (TX, IF, OP, RESOLVE, SCHEMA)
 
 Resolution = Literal["apply", "discard"]
 
@@ -78,6 +80,8 @@ class Marks:
     resolution: Resolution | None = None
     guarded: bool = False
     """Beside a manifest: some record of the transaction has a condition or an operation id."""
+    schema: int | None = None
+    """A schema that counts as met here, as if the record's value were of it: its columns are there from now on."""
 
 
 #: A cluster's id is any visible ASCII, a topic's id a UUID in Kafka's letters; numbers have one spelling.
@@ -140,6 +144,8 @@ def encode(marks: Marks) -> list[tuple[str, bytes]]:
     headers += [(OP, op.encode()) for op in marks.ops]
     if marks.resolution is not None:
         headers.append((RESOLVE, marks.resolution.encode()))
+    if marks.schema is not None:
+        headers.append((SCHEMA, str(marks.schema).encode()))
     return headers
 
 
@@ -151,11 +157,11 @@ def decode(headers: Headers) -> Marks | None:
     texts: dict[str, list[str]] = {name: [] for name in _OURS}
     for name, value in ours:
         texts[name].append(_text(name, value))
-    for name in (TX, IF, RESOLVE):
+    for name in (TX, IF, RESOLVE, SCHEMA):
         if len(texts[name]) > 1:
             raise BadHeader(f"header {name} comes {len(texts[name])} times")
     tx, counts, guarded = _transaction(texts[TX][0]) if texts[TX] else (None, None, False)
-    if texts[RESOLVE] and (counts or texts[IF] or texts[OP]):
+    if texts[RESOLVE] and (counts or texts[IF] or texts[OP] or texts[SCHEMA]):
         raise BadHeader(f"header {RESOLVE} comes with others that a decision does not have")
     return Marks(
         tx,
@@ -164,6 +170,7 @@ def decode(headers: Headers) -> Marks | None:
         tuple(dict.fromkeys(texts[OP])),
         _resolution(texts[RESOLVE][0], tx) if texts[RESOLVE] else None,
         guarded,
+        schema=_schema(texts[SCHEMA][0]) if texts[SCHEMA] else None,
     )
 
 
@@ -230,6 +237,12 @@ def condition(text: str) -> Condition:
     if kind == "version" and version.isdecimal() and version.isascii() and len(version) < 20:
         return Condition("version", int(version))
     raise BadHeader(f"header {IF} is none of absent, present, version:OFFSET but {text[:80]!r}")
+
+
+def _schema(text: str) -> int:
+    if not re.fullmatch("0|[1-9][0-9]{0,9}", text):
+        raise BadHeader(f"header {SCHEMA} is no id of a schema but {text[:80]!r}")
+    return int(text)
 
 
 def ours(headers: Headers) -> Headers:

@@ -11,8 +11,8 @@ to layout has what a new store would create. Rules, version by version:
 2. Otherwise, by its ``aliases`` in order, it continues the column that has that name or else had it,
    unless another field of the version continues it already: the column takes the field's name.
 3. Otherwise it is a new column, after the others.
-4. Types join (:func:`join`). If one does not, the whole version is refused: it changes nothing, and
-   its records cannot be rows.
+4. Types join (:func:`join`). If one does not, or a key column is not of its key's type, the whole version is
+   refused: it changes nothing, and its records cannot be rows.
 
 There are no NOT NULLs and no defaults: a row holds what its record carried, and NULL for the rest.
 """
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .avro import row_type
+from .avro import comparable, row_type
 from .errors import BadSchema
 from .table import SchemaVersion
 from .types import MAX_PRECISION, Field, Kind, Type, quote
@@ -167,7 +167,8 @@ def join(a: Type, b: Type) -> Type:
 def _extended(before: Layout, table_name: str, version: SchemaVersion, key: Sequence[Field]) -> Layout:
     try:
         row = row_type(table_name, version.schema).fields
-        carried = {f.name for f in row}
+        carried = {f.name: f.type for f in row}
+        _check_key(carried, key)
         fields = (*row, *(f for f in key if f.name not in carried))
         places = _places(before.columns, fields)
         columns, steps = _columns(before.columns, fields, places)
@@ -176,6 +177,12 @@ def _extended(before: Layout, table_name: str, version: SchemaVersion, key: Sequ
         return replace(before, refused={**before.refused, version.version: why})
     named = {f.name: place for f, place in zip(fields, places, strict=True)}
     return Layout(columns, {**before.places, version.version: named}, before.refused, before.steps + steps)
+
+
+def _check_key(carried: Mapping[str, Type], key: Sequence[Field]) -> None:
+    for f in key:
+        if f.name in carried and not comparable(carried[f.name], f.type):
+            raise _Clash(f"key column {f.name!r} is {f.type.sql} in keys, {carried[f.name].sql} in values")
 
 
 def _places(columns: tuple[Column, ...], fields: tuple[Field, ...]) -> list[int]:

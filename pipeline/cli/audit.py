@@ -46,12 +46,12 @@ def audit(
         with found.reading() as cursor:
             accounts = audit_store(cursor)
         derived = sorted(found.derived())
-        path, cluster_id, group = str(found.path), found.cluster_id, found.group
+        path, cluster_id = str(found.path), found.cluster_id
     if log:
         with open_log(bootstrap_servers, registry, timeout) as kafka:
             if kafka.cluster_id != cluster_id:
                 raise WrongCluster(path, cluster_id, kafka.cluster_id)
-            accounts = audit_log(accounts, kafka, group, timeout)
+            accounts = audit_log(accounts, kafka, timeout)
     if json:
         for account in accounts:
             emit_json(fields(account))

@@ -167,7 +167,7 @@ def _prove(log: Log, data: Data, source: Source, store: Path) -> None:
     emit("\nThe account of every offset, and the log read again")
     with StoreFile(store) as found, found.reading() as cursor:
         accounts = audit_store(cursor)
-    accounts = audit_log(accounts, log, GROUP)
+    accounts = audit_log(accounts, log)
     show_accounts(accounts, with_log=True)
     emit("\nThe replica against DuckDB's own reading of the CSV files, row by row")
     comparisons = compare(data, store, source.names)

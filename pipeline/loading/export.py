@@ -32,6 +32,7 @@ from ...schemas.errors import NotFreshEnough, UnknownTable, UsageError
 from ...schemas.position import Position
 from ...schemas.table import RESERVED_COLUMNS
 from ...schemas.types import quote
+from ..files import sync_folder
 from .remote import upload
 from .writers import WRITERS, FileFormat, check_types
 
@@ -166,7 +167,7 @@ class _Place:
             beside = self._path.with_name(self._path.name + MANIFEST)
             beside.unlink(missing_ok=True)
             part.replace(self._path)
-            _sync(self._path.parent)
+            sync_folder(self._path.parent)
             on_step("placed")
             with self.part() as listed:
                 with listed.open("wb") as file:
@@ -174,7 +175,7 @@ class _Place:
                     file.flush()
                     os.fsync(file.fileno())
                 listed.replace(beside)
-            _sync(self._path.parent)
+            sync_folder(self._path.parent)
         on_step("published")
 
 
@@ -187,11 +188,3 @@ class _Part(AbstractContextManager[Path]):
 
     def __exit__(self, *exc: object) -> None:
         self._path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

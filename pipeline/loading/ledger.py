@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ...schemas.errors import LoadedOtherwise, LogUnavailable, MerganserError
-from ...schemas.kafka import Deadline
-from ...schemas.position import Position, TopicPartition, next_offset
+from ...consumers.walk import walk
+from ...schemas.errors import LoadedOtherwise, MerganserError
+from ...schemas.position import TopicPartition
 
 if TYPE_CHECKING:
     from ..log import Log
@@ -29,7 +29,6 @@ LEDGER = "_merganser_imports"
 _PARTITION = TopicPartition(LEDGER, 0)
 _SETTINGS = {"cleanup.policy": "compact", "retention.ms": "-1", "message.timestamp.type": "LogAppendTime"}
 _FORMAT = 2
-_POLL_RECORDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -129,37 +128,17 @@ def read_ledger(log: Log, timeout_s: float, *, settled: bool = False) -> list[En
     """Every import, the latest record of each. [] without a ledger.
 
     Up to the first record of a transaction that is open, unless *settled*: then up to an end sampled after the call.
-    LogUnavailable if that is not reached in time: another import that was killed between its note and its commit
-    holds it up until Kafka gives its transaction up.
+    NotFreshEnough if nothing more comes for *timeout_s* seconds: another import that was killed between its note and
+    its commit holds it up until Kafka gives its transaction up.
     """
-    end = log.ends([_PARTITION]).get(_PARTITION, 0)
-    start = log.starts([_PARTITION]).get(_PARTITION, 0)
     found: dict[bytes, Entry] = {}
-    if start >= end:
-        return []
-    reader = log.reader("merganser-imports")
-    try:
-        reader.assign(Position({_PARTITION: start}))
-        deadline, at = Deadline(timeout_s), start
-        while at < end:
-            poll = reader.poll(_POLL_RECORDS, 0.1)
-            for chunk in poll.chunks.values():
-                for key, value, when_ms in zip(chunk.keys, chunk.values, chunk.times_ms, strict=True):
-                    if key is not None and value is not None:
-                        found[key] = Entry.parse(value, when_ms)
-                at = max(at, next_offset(chunk.offsets[-1]))
-            if poll.ends:
-                at = max(at, poll.ends[-1].offset)
-                if not settled:
-                    break
-            for problem in poll.problems:
-                raise LogUnavailable(log.bootstrap_servers, f"{LEDGER}: {problem.why}")
-            if at < end and deadline.passed:
-                why = f"{LEDGER} read to {at} of {end} within {timeout_s:g} s"
-                hint = "an import that was killed holds it up for ten seconds: try again, or give a longer --timeout"
-                raise LogUnavailable(log.bootstrap_servers, why, hint)
-    finally:
-        reader.close()
+    for poll in walk(log, "imports", log.starts([_PARTITION]), log.ends([_PARTITION]), timeout_s):
+        for chunk in poll.chunks.values():
+            for key, value, when_ms in zip(chunk.keys, chunk.values, chunk.times_ms, strict=True):
+                if key is not None and value is not None:
+                    found[key] = Entry.parse(value, when_ms)
+        if poll.ends and not settled:
+            break
     return list(found.values())
 
 

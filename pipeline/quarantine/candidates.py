@@ -61,10 +61,9 @@ class Candidates:
     def _candidate(self, poison: Poison) -> Candidate:
         row = self._row(poison)
         as_it_came = Candidate(poison, poison.partition, poison.key, poison.value, row=row)
-        place = Place(poison.partition, poison.offset)
         try:
-            if place in self._rows:
-                return self._repaired(poison, self._rows[place])
+            if poison.place in self._rows:
+                return self._repaired(poison, self._rows[poison.place])
             if self._repair is None:
                 return as_it_came
             repaired = self._call(poison, row)

@@ -55,7 +55,7 @@ class Candidate:
 
     @property
     def place(self) -> Place:
-        return Place(self.poison.partition, self.poison.offset)
+        return self.poison.place
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import duckdb
 from ...consumers.atomic import Place
 from ...consumers.batch import Poison
 from ...consumers.dbfile import stored_tables
-from ...consumers.quarantined import how_many, quarantined, waiting
+from ...consumers.quarantined import held_back, how_many, quarantined
 from ...consumers.reads import positions
 from ...consumers.rows import offsets_of
 from ...producers.bulk import BulkOptions, WholeRecord, whole_chunks
@@ -33,7 +33,7 @@ from ..backup.snapshot import Unwatched, Watch
 from ..log import Log
 from .candidates import Candidates
 from .plan import Candidate, State, Verdict, judge, sums
-from .scan import begin_of, look
+from .scan import look
 
 #: Records that are written in one Kafka transaction: whichever comes first.
 CHUNK = 1_000
@@ -132,13 +132,13 @@ class Retry:
         for each in quarantined(self.cursor, name, choice.reason, choice.limit + 1, choice.since):
             size += len(each.key or b"") + len(each.value or b"")
             if poison and (len(poison) == choice.limit or size > LOOKED_AT_BYTES):
-                rest = Place(each.partition, each.offset)
+                rest = each.place
                 break
             poison.append(each)
         more = how_many(self.cursor, name, choice.reason, choice.since) - len(poison)
         if choice.only is not None:
             wanted = set(choice.only)
-            poison = [each for each in poison if (each.partition, each.offset) in wanted]
+            poison = [each for each in poison if each.place in wanted]
         found, keys = self.candidates.of(poison)
         versions = offsets_of(self.cursor, name, keys) if keys is not None else {}
         found = [replace(each, version=versions.get(i)) for i, each in enumerate(found)]
@@ -147,16 +147,13 @@ class Retry:
     def _judged(self, found: Sequence[Candidate]) -> list[Verdict]:
         if not found:
             return []
-        begin = begin_of(self.read, self.table, found)
-        ends = self.read.ends(begin)
-        self.watch.begin("look", sum(begin.behind(ends).values()))
         read_keys = self.candidates.read_keys
-        later = look(self.read, self.table, found, read_keys, self.timeout_s, self.watch.advance, begin)
-        held_back = waiting(self.cursor, self.table.name, read_keys)
+        later = look(self.read, self.table, found, read_keys, self.timeout_s, self.watch)
+        waiting = held_back(self.cursor, self.table.name, read_keys)
         read, _ = positions(self.cursor)
         # A repaired key may lie in a partition that the store is behind in: its version there is not known yet.
         unread = {key for key, (offset, _) in later.last.items() if offset >= read.get(key[0], 0)}
-        return judge(found, later, held_back | unread)
+        return judge(found, later, waiting | unread)
 
     def _again(self, verdict: Verdict) -> WholeRecord:
         mine = verdict.candidate

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...consumers.checks import Held
+from ...consumers.dbfile import StoredTable
 from ...consumers.derived import Derived, same_name
 from ...schemas.errors import UnknownTable, UsageError
 from ...schemas.position import Position, TopicPartition
@@ -42,14 +43,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the store says: its partitions, the tables that stopped, derived tables, all names that SQL knows, and the
-    key of each table, columns and encoding."""
+    """What the store says: its partitions, its tables, derived tables, and all names that SQL knows."""
 
     held: Mapping[TopicPartition, Held]
-    stopped: Mapping[str, str] = field(default_factory=dict)
+    stored: Mapping[str, StoredTable] = field(default_factory=dict)
     derived: Mapping[str, Derived] = field(default_factory=dict)
     names: tuple[str, ...] = ()
-    keys: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
 
     @property
     def tables(self) -> set[str]:
@@ -193,8 +192,9 @@ def check_names(wish: Wish, facts: Facts) -> None:
 
 def _notes(wish: Wish, facts: Facts, becomes: Becomes) -> list[str]:
     notes = []
-    if wish.table in facts.stopped:
-        notes.append(f"{wish.table} is stopped: {facts.stopped[wish.table]}")
+    mine = facts.stored.get(wish.table)
+    if mine is not None and mine.stopped:
+        notes.append(f"{wish.table} is stopped: {mine.stopped}")
     if becomes == "derived" and not wish.transform and wish.table in facts.tables:
         notes.append("it would stay a replica without --from, and --to left out")
     return notes

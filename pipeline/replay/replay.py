@@ -26,14 +26,14 @@ from ...consumers.audit import audit_store
 from ...consumers.catchup import apply_until
 from ...consumers.checks import Held
 from ...consumers.contents import Stretch, chunks, columns_of
-from ...consumers.dbfile import Limits, held_partitions, open_file, stored_tables
+from ...consumers.dbfile import Limits, held_partitions, stored_tables
 from ...consumers.derived import Derived, derived_tables
 from ...consumers.digest import table_digest
 from ...consumers.reads import positions
 from ...consumers.shadow import PLACE, Shadows, sql_tables
 from ...consumers.shadow import STEPS as SHADOW_STEPS
 from ...consumers.store import Store
-from ...schemas.errors import ReplayedWrong, StoreError, TableStopped
+from ...schemas.errors import ReplayedWrong, StoreError, TableStopped, UsageError
 from ...schemas.position import Position, TopicPartition
 from ..backup.snapshot import Unwatched, Watch
 from . import sources
@@ -49,10 +49,7 @@ _PLACED = tuple(name for name, _ in PLACE)
 
 def facts_of(con: duckdb.DuckDBPyConnection) -> Facts:
     """What planning has to know of the open store."""
-    tables = stored_tables(con)
-    stopped = {name: table.stopped for name, table in tables.items() if table.stopped}
-    keys = {name: table.declared_key for name, table in tables.items()}
-    return Facts(held_partitions(con), stopped, derived_tables(con), tuple(sql_tables(con)), keys)
+    return Facts(held_partitions(con), stored_tables(con), derived_tables(con), tuple(sql_tables(con)))
 
 
 @dataclass(frozen=True)
@@ -100,13 +97,13 @@ class Replayer:
             facts = facts_of(shadows.con)
             plan, begin = sources.plan(wish, facts, self.source, shadows.cluster_id, str(self.path))
             began_s = time.monotonic()
-            read = self._apply(plan, begin, shadows, facts)
-            took_s = time.monotonic() - began_s
-            topic_id = next(each.topic_id for tp, each in begin.items() if tp.topic == wish.table)
-            until = plan.of_table(plan.target)
-            shadow = Derived(wish.into, wish.table, topic_id, plan.since, until, wish.transform)
-            with self._beside() as side:
+            with self._applied(plan, begin, shadows, facts) as (beside, read), beside.reading(1) as side:
+                took_s = time.monotonic() - began_s
                 self._check(side, plan, read)
+                begun = {tp: replace(each, next=each.first) for tp, each in begin.items() if tp.topic == wish.table}
+                [topic_id] = {each.topic_id for each in begun.values()}
+                until = plan.of_table(plan.target)
+                shadow = Derived(wish.into, wish.table, topic_id, plan.since, until, wish.transform, begun=begun)
                 shadow = self._fill(shadows, shadow, plan, side, function)
                 digest = str(table_digest(shadows.con, wish.into))
                 if not function and not plan.since and digest != str(table_digest(side, wish.table)):
@@ -122,95 +119,78 @@ class Replayer:
 
     # -- the store beside -------------------------------------------------------------------------
 
-    def _apply(
+    @contextmanager
+    def _applied(
         self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows, facts: Facts
-    ) -> Position:
-        """Apply the log up to the target, of the table and of those that its transactions wrote to."""
-        tables = {plan.table} | self._begun(plan.table, begin)
-        everything = {tp.topic for tp in begin}
+    ) -> Iterator[tuple[Store, Position]]:
+        """A store beside, and its position: the target, of the table and of those that its transactions wrote to."""
+        everything, tables = {tp.topic for tp in begin}, {plan.table}
         # Where the store is, what it has settled is settled: it may not follow all parts of a transaction any more.
         settled: Settled = shadows.settled if plan.target == facts.position else lambda lacking: set()
-        if self.source.log.table(plan.table).compacted:
-            tables = everything  # the records that name a transaction's tables may be gone
-        while True:
-            mine = {tp: each for tp, each in begin.items() if tp.topic in tables}
-            try:
-                self._apply_of(sources.capped(plan, tables), mine, shadows, everything - tables, settled)
-                return plan.target.of(tables)
-            except MoreTables as more:
-                self._clean()
-                tables |= more.tables
-
-    def _apply_of(
-        self,
-        plan: ReplayPlan,
-        begin: Mapping[TopicPartition, Held],
-        shadows: Shadows,
-        others: set[str],
-        settled: Settled,
-    ) -> None:
-        if not self._goes_on(plan, begin, shadows):
-            self._clean()
-        with self._store(shadows) as store:
-            begun = store.begun()
-            if not begun:
-                store.begin_as(begin)
-            self.step("seeded")
-            at = Position({tp: begun[tp].next if begun else each.first for tp, each in begin.items()})
-            self.watch.begin("apply", sum(at.behind(plan.target).values()))
-
-            def told(read: Position) -> None:
-                nonlocal at
-                self.watch.advance(sum(at.behind(read).values()))
-                at = at | read
-
-            sources.check_reach(self.source, plan.begin, plan.target)
-            log = WatchedLog(self.source.log, plan.target, others)
-            tables = sorted({tp.topic for tp in plan.target})
-            try:
-                apply_until(log, store, tables, plan.target, told, self.batches, work="replay", settled=settled)
-            except TableStopped:
-                store.close()
-                self._clean()  # what is wrong with the log may be mended by the next run
-                raise
-        self.step("applied")
-
-    def _begun(self, table: str, begin: Mapping[TopicPartition, Held]) -> set[str]:
-        """The tables that an earlier run for *table*, which was killed, has found to belong together."""
-        if not self.side.exists():
-            return set()
+        store = self._left_over(shadows)
         try:
-            with self._beside() as con:
-                found = {tp.topic for tp in held_partitions(con) if tp in begin}
-        except (StoreError, duckdb.Error):
-            return set()
-        return found if table in found else set()
-
-    def _goes_on(self, plan: ReplayPlan, begin: Mapping[TopicPartition, Held], shadows: Shadows) -> bool:
-        """True if what was begun beside the store leads to the target."""
-        if not self.side.exists():
-            return False
-        try:
-            with self._store(shadows) as store:
-                there = store.begun()
-                within = all(each.next <= plan.target.get(tp, 0) for tp, each in there.items())
-                same = {tp: replace(each, next=0) for tp, each in there.items()}
-                mine = {tp: replace(each, next=0) for tp, each in begin.items()}
-                return within and same == mine and all(t.stopped is None for t in store.tables().values())
-        except (StoreError, duckdb.Error):
-            return False
-
-    @contextmanager
-    def _store(self, shadows: Shadows) -> Iterator[Store]:
-        store = Store(self.side, shadows.cluster_id, shadows.group, self.limits)
-        try:
-            yield store
+            found = {tp.topic for tp in store.begun()} & everything
+            if plan.table in found:  # an earlier run for it, which was killed, has found these to belong together
+                tables = found
+            if self.source.log.table(plan.table).compacted:
+                tables = everything  # the records that name a transaction's tables may be gone
+            while True:
+                mine = {tp: each for tp, each in begin.items() if tp.topic in tables}
+                part = sources.capped(plan, tables)
+                if not _leads_to(store, part, mine):
+                    store = self._anew(store, shadows)
+                sources.check_reach(self.source, part.begin, part.target)
+                try:
+                    self._apply(store, part, mine, everything - tables, settled)
+                    break
+                except MoreTables as more:
+                    tables = tables | more.tables
+                except TableStopped:
+                    store.close()
+                    self._clean()  # what is wrong with the log may be mended by the next run
+                    raise
+            yield store, plan.target.of(tables)
         finally:
             store.close()
 
-    def _beside(self) -> duckdb.DuckDBPyConnection:
-        """To look at it; use it in a ``with``."""
-        return open_file(self.side, self.limits or Limits(), read_only=True)
+    def _apply(
+        self,
+        store: Store,
+        plan: ReplayPlan,
+        begin: Mapping[TopicPartition, Held],
+        others: set[str],
+        settled: Settled,
+    ) -> None:
+        """Bring *store* to the target. MoreTables if transactions have written to some of *others*."""
+        begun = store.begun()
+        if not begun:
+            store.begin_as(begin)
+        self.step("seeded")
+        at = Position({tp: begun[tp].next if begun else each.first for tp, each in begin.items()})
+        self.watch.begin("apply", sum(at.behind(plan.target).values()))
+
+        def told(read: Position) -> None:
+            nonlocal at
+            self.watch.advance(sum(at.behind(read).values()))
+            at = at | read
+
+        log = WatchedLog(self.source.log, plan.target, others)
+        tables = sorted({tp.topic for tp in plan.target})
+        apply_until(log, store, tables, plan.target, told, self.batches, work="replay", settled=settled)
+        self.step("applied")
+
+    def _left_over(self, shadows: Shadows) -> Store:
+        """The store that a killed run has left beside; an empty one if there is none, or it is none."""
+        try:
+            return Store(self.side, shadows.cluster_id, shadows.group, self.limits)
+        except (StoreError, UsageError, duckdb.Error):
+            self._clean()
+            return Store(self.side, shadows.cluster_id, shadows.group, self.limits)
+
+    def _anew(self, store: Store, shadows: Shadows) -> Store:
+        store.close()
+        self._clean()
+        return self._left_over(shadows)
 
     def _clean(self) -> None:
         for name in (self.side, self.side.with_name(self.side.name + ".wal")):
@@ -257,6 +237,15 @@ class Replayer:
         shadow = replace(shadow, rows=rows, whole=True)
         shadows.finish(shadow)
         return shadow
+
+
+def _leads_to(store: Store, plan: ReplayPlan, begin: Mapping[TopicPartition, Held]) -> bool:
+    """True if *store* is empty, or was begun as this replay has to be, and is not beyond its target."""
+    there = store.begun()
+    within = all(each.next <= plan.target.get(tp, 0) for tp, each in there.items())
+    same = {tp: replace(each, next=0) for tp, each in there.items()}
+    mine = {tp: replace(each, next=0) for tp, each in begin.items()}
+    return not there or (within and same == mine and all(t.stopped is None for t in store.tables().values()))
 
 
 def _since(rows: pa.Table, offset: int) -> pa.Table | None:

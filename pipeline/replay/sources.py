@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ...consumers.checks import Held
-from ...consumers.derived import Derived
 from ...consumers.follow import check_same_key
 from ...schemas.errors import (
     BadPosition,
@@ -14,7 +13,6 @@ from ...schemas.errors import (
     PartitionsChanged,
     RetentionLost,
     TopicRecreated,
-    UnknownTable,
     UsageError,
     WrongCluster,
 )
@@ -57,10 +55,12 @@ def plan(
     if source.log.cluster_id != cluster_id:
         raise WrongCluster(store, cluster_id, source.log.cluster_id)
     check_names(wish, facts)
-    held = {**facts.held, **_of_derived(wish, facts, source)}
+    held = dict(facts.held)
+    if wish.table not in facts.tables:  # it is derived, so the store no longer holds its partitions
+        held |= facts.derived[wish.table].begun
     _same_topics(wish.table, held, source)
-    if wish.table in facts.keys:
-        check_same_key(source.log.table(wish.table), facts.keys[wish.table])
+    if wish.table in facts.stored:
+        check_same_key(source.log.table(wish.table), facts.stored[wish.table].declared_key)
     begin = Position({tp: each.first for tp, each in held.items()})
     target = _target(wish, facts, held, source)
     check_reach(source, begin.of({wish.table}), target.of({wish.table}))
@@ -79,18 +79,6 @@ def check_reach(source: Source, begin: Position, target: Position) -> None:
             raise LogTruncated(
                 tp.topic, why, "name an earlier --to; or let `archive run` catch up, if it is the archive"
             )
-
-
-def _of_derived(wish: Wish, facts: Facts, source: Source) -> dict[TopicPartition, Held]:
-    """The partitions of a table that the store no longer holds, since it is derived."""
-    if wish.table in facts.tables:
-        return {}
-    derived: Derived = facts.derived[wish.table]
-    found = source.log.identify([wish.table]).get(wish.table)
-    if found is None:
-        raise UnknownTable(wish.table, hint=f"{source.name} has no such topic")
-    places = [TopicPartition(wish.table, p) for p in range(found.partitions)]
-    return {tp: Held(derived.topic_id, 0, 0, range(0)) for tp in places}
 
 
 def _same_topics(table: str, held: Mapping[TopicPartition, Held], source: Source) -> None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ...schemas.errors import ArchiveError
+from ...consumers.walk import walk
 from ...schemas.position import Position, TopicPartition
 from ..archive.log import ArchiveLog
 from ..loading.ledger import LEDGER, Entry
 
 _PLACE = TopicPartition(LEDGER, 0)
-_POLL_RECORDS = 10_000
+
+#: An archive has what it says that it has.
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,10 @@ def _one(history: list[Entry], table: Renewed) -> Entry | None:
 
 def archived_entries(log: ArchiveLog) -> list[Entry]:
     """Every entry that the archive has, in order. [] if it has no ledger."""
-    chain = log.chain(_PLACE, refreshed=True)
-    if chain is None or chain.start is None:
-        return []
-    reader, at = log.reader("merganser-imports"), chain.start
+    ends = log.ends([_PLACE])
     found: list[Entry] = []
-    try:
-        reader.assign(Position({_PLACE: at}))
-        while True:
-            poll = reader.poll(_POLL_RECORDS, 0.0)
-            for chunk in poll.chunks.values():
-                pairs = zip(chunk.values, chunk.times_ms, strict=True)
-                found += [Entry.parse(value, when_ms) for value, when_ms in pairs if value is not None]
-            for problem in poll.problems:
-                raise ArchiveError(f"{LEDGER}: {problem.why}")
-            if poll.ends:
-                return found
-    finally:
-        reader.close()
+    for poll in walk(log, "imports", log.starts(ends), ends, _PATIENCE_S):
+        for chunk in poll.chunks.values():
+            pairs = zip(chunk.values, chunk.times_ms, strict=True)
+            found += [Entry.parse(value, when_ms) for value, when_ms in pairs if value is not None]
+    return found

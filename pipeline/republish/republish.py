@@ -45,7 +45,7 @@ from ..restore.sources import Origin, Wish
 from .imports import Renewed, archived_entries, carried
 from .plan import RepublishPlan, TableWay, plan_republish
 from .rows import BY_EXPORT, LeftOut, Rows
-from .standing import ReadingBack
+from .standing import standing
 
 if TYPE_CHECKING:
     from ..log import Log
@@ -182,12 +182,11 @@ class Republisher:
             writer.open()
             self._step("fenced")
             self._watch.begin("publish", sum(counts.values()))
-            with ReadingBack(self._log, self._watch.advance) as back:
-                for way in plan.tables:
-                    there = back.standing({tp: rows.origins(tp) for tp in way.partitions})
-                    written |= {tp: counts[tp] - there[tp] for tp in way.partitions}
-                    missing = (rows.records(tp, there[tp]) for tp in way.partitions if written[tp])
-                    self._continue(writer, chain.from_iterable(missing), way.name, ids[way.name])
+            for way in plan.tables:
+                there = self._standing(way, rows)
+                written |= {tp: counts[tp] - there[tp] for tp in way.partitions}
+                missing = (rows.records(tp, there[tp]) for tp in way.partitions if written[tp])
+                self._continue(writer, chain.from_iterable(missing), way.name, ids[way.name])
         except ProducerFenced as error:
             raise RepublishStopped("another run has taken over", _TAKEN_OVER) from error
         except (RolledBack, CommitInDoubt) as error:
@@ -222,12 +221,13 @@ class Republisher:
         ways = [way for way in plan.tables if any(written[tp] for tp in way.partitions)]
         counts = {tp: rows.count(tp) for way in ways for tp in way.partitions}
         self._watch.begin("read back", sum(counts.values()))
-        with ReadingBack(self._log, self._watch.advance) as back:
-            for way in ways:
-                there = back.standing({tp: rows.origins(tp) for tp in way.partitions})
-                for tp, count in there.items():
-                    if count != counts[tp]:
-                        raise NotRepublishable(way.name, f"{tp} has {count:,} records, {counts[tp]:,} were written")
+        for way in ways:
+            for tp, count in self._standing(way, rows).items():
+                if count != counts[tp]:
+                    raise NotRepublishable(way.name, f"{tp} has {count:,} records, {counts[tp]:,} were written")
+
+    def _standing(self, way: TableWay, rows: Rows) -> dict[TopicPartition, int]:
+        return standing(self._log, {tp: rows.origins(tp) for tp in way.partitions}, self._watch.advance)
 
     def _carry_imports(self, plan: RepublishPlan, applied: Position) -> None:
         """Let the ledger of imports say what the new tables have; what it says already stays."""

@@ -7,6 +7,8 @@ Invariants
 - In each partition rows come in the order of their offsets, each once, and bear where they come from.
 - What bears an operation id that replicas still remember bears it again; conditions, transactions and decisions
   are left out, since they were decided.
+- The columns of a replica are those of the newest schema that it has met. Where no row of it is left, others say it:
+  the first of each partition, and on a compacted topic, where that one may go, every one.
 - Memory is bounded: one segment, and the offsets of its rows.
 """
 
@@ -19,11 +21,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...consumers.dbfile import StoredTable, stored_tables
 from ...consumers.statements import run
 from ...producers.bulk import WholeRecord
 from ...schemas.errors import NotRepublishable
-from ...schemas.headers import OP, Origin
+from ...schemas.headers import OP, Marks, Origin, encode
 from ...schemas.position import TopicPartition
+from ...schemas.read import schema_id
+from ...schemas.table import value_subject
 from ...schemas.types import quote
 from ..archive.chain import Chain, Manifest
 from ..archive.log import ArchiveLog
@@ -59,6 +64,9 @@ class Rows:
     def __init__(self, log: ArchiveLog, cursor: duckdb.DuckDBPyConnection) -> None:
         self._log, self._cursor = log, cursor
         self._cluster_id = log.cluster_id
+        tables = stored_tables(cursor)
+        self._met = {name: self._newest(table) for name, table in tables.items()}
+        self._compacted = {name: facts.compacted for name, facts in log.describe(list(tables)).items()}
         self._with_operations = {topic for (topic,) in run(cursor, _REMEMBERED_SQL)}
 
     def count(self, tp: TopicPartition) -> int:
@@ -78,13 +86,15 @@ class Rows:
 
     def records(self, tp: TopicPartition, skip: int) -> Iterator[WholeRecord]:
         """Those after the first *skip*."""
-        ahead = _Ahead(self._offsets(tp))
+        ahead, first = _Ahead(self._offsets(tp)), not skip
         for link in self._chain(tp).links:
             wanted = ahead.below(link.next)
             skipped = min(skip, len(wanted))
             skip -= skipped
             if skipped < len(wanted):
-                yield from self._of(tp, link, wanted.slice(skipped))
+                for record in self._of(tp, link, wanted.slice(skipped)):
+                    yield self._saying(record) if first or self._compacted[tp.topic] else record
+                    first = False
 
     def left_out(self, table: str) -> LeftOut:
         """What of *table* is not among the rows."""
@@ -95,6 +105,18 @@ class Rows:
         return LeftOut(tuple(Held(*row) for row in held), quarantined, rejected, operations)
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _newest(self, table: StoredTable) -> int:
+        """The id of the newest schema that *table* has met."""
+        versions = self._log.versions(value_subject(table.topic))
+        return next(version.id for version in versions if version.version == table.schema_version)
+
+    def _saying(self, record: WholeRecord) -> WholeRecord:
+        """*record*, with the newest schema of its table if it is not of that itself."""
+        newest = self._met[record.topic]
+        if schema_id(record.value) == newest:
+            return record
+        return record._replace(headers=[*record.headers, *encode(Marks(schema=newest))])
 
     def _chain(self, tp: TopicPartition) -> Chain:
         chain = self._log.chain(tp)

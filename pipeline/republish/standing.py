@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
-from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from ...consumers.chunk import WholeChunk
-from ...schemas.errors import LogUnavailable, NotRepublishable
+from ...consumers.walk import walk
+from ...schemas.errors import NotRepublishable
 from ...schemas.headers import ORIGIN
-from ...schemas.kafka import Deadline
-from ...schemas.position import Position, TopicPartition, next_offset
+from ...schemas.position import TopicPartition
 
 if TYPE_CHECKING:
     from ..log import Log
@@ -23,62 +22,36 @@ if TYPE_CHECKING:
 #: The headers that the records of a partition are to bear, in order.
 Expected = Iterator[tuple[str, bytes]]
 
-_POLL_RECORDS = 10_000
-
 #: How long nothing may come of partitions that have more.
 PATIENCE_S = 60.0
 
 
-class ReadingBack:
-    """One reader, for one table after the other. *told* hears how many more records were compared."""
+def standing(
+    log: Log, expected: Mapping[TopicPartition, Expected], told: Callable[[int], None]
+) -> dict[TopicPartition, int]:
+    """How many records each partition has: the first ones of those that are expected, each once, in order. *told*
+    hears how many more were compared.
 
-    def __init__(self, log: Log, told: Callable[[int], None]) -> None:
-        self._log, self._told = log, told
-        self._reader = log.reader("merganser-republish", WholeChunk)
-
-    def standing(self, expected: Mapping[TopicPartition, Expected]) -> dict[TopicPartition, int]:
-        """How many records each partition has: the first ones of those that are expected, each once, in order.
-
-        NotRepublishable if one has any other record; LogUnavailable.
-        """
-        ends, at = self._log.ends(list(expected)), dict(self._log.starts(list(expected)))
-        for tp, start in at.items():
-            if start > 0:
-                why = f"{tp} begins at offset {start}: something has dropped records of the new topic"
-                raise NotRepublishable(tp.topic, why)
-        found = dict.fromkeys(expected, 0)
-        self._reader.assign(Position(at))
-        deadline = Deadline(PATIENCE_S)
-        while behind := {tp for tp, end in ends.items() if at[tp] < end}:
-            poll = self._reader.poll(_POLL_RECORDS, 0.5)
-            for topic, chunk in poll.chunks.items():
-                for tp, count, after in _compared(topic, cast(WholeChunk, chunk), expected):
-                    found[tp], at[tp] = found[tp] + count, after
-                    self._told(count)
-            for reached in poll.ends:
-                at[reached.partition] = max(at[reached.partition], reached.offset)
-            for problem in poll.problems:
-                raise LogUnavailable(self._log.bootstrap_servers, f"{problem.partition}: {problem.why}")
-            if poll.chunks or poll.ends:
-                deadline = Deadline(PATIENCE_S)
-            elif deadline.passed:
-                tp = min(behind)
-                raise LogUnavailable(self._log.bootstrap_servers, f"{tp} read back to {at[tp]} of {ends[tp]}")
-        return found
-
-    def __enter__(self) -> ReadingBack:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._reader.close()
+    NotRepublishable if one has any other record; NotFreshEnough.
+    """
+    starts, ends = log.starts(list(expected)), log.ends(list(expected))
+    for tp, start in starts.items():
+        if start > 0:
+            why = f"{tp} begins at offset {start}: something has dropped records of the new topic"
+            raise NotRepublishable(tp.topic, why)
+    found = dict.fromkeys(expected, 0)
+    for poll in walk(log, "republish", starts, ends, PATIENCE_S, WholeChunk):
+        for topic, chunk in poll.chunks.items():
+            for tp, count in _compared(topic, cast(WholeChunk, chunk), expected):
+                found[tp] += count
+                told(count)
+    return found
 
 
 def _compared(
     topic: str, chunk: WholeChunk, expected: Mapping[TopicPartition, Expected]
-) -> Iterator[tuple[TopicPartition, int, int]]:
-    """Each run of a partition's records: how many they are, and the offset after them."""
+) -> Iterator[tuple[TopicPartition, int]]:
+    """Each run of a partition's records, and how many they are."""
     first = 0
     for partition, run in groupby(chunk.partitions):
         tp, stop = TopicPartition(topic, partition), first + len(list(run))
@@ -88,7 +61,7 @@ def _compared(
             if wanted is None or mine != [wanted[1]]:
                 why = f"{tp} has a record at offset {chunk.offsets[i]} that {_whose(mine, wanted)}"
                 raise NotRepublishable(topic, why)
-        yield tp, stop - first, next_offset(chunk.offsets[stop - 1])
+        yield tp, stop - first
         first = stop
 
 

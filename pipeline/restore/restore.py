@@ -45,8 +45,9 @@ from ..archive.key import check_key
 from ..backup import files
 from ..backup.manifest import Backup, manifest_name
 from ..backup.snapshot import Unwatched, Watch
+from ..files import sync_folder
 from .plan import RestorePlan
-from .progressfile import Mark, fingerprint, read_mark, sync_folder, write_mark
+from .progressfile import Mark, fingerprint, read_mark, write_mark
 from .sources import Origin
 
 #: The steps of a restore; tests stop the process at each.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from merganser.consumers import ledger
 from merganser.consumers.batch import Batch
-from merganser.consumers.rows import write
+from merganser.consumers.rows import write_rows
 from merganser.consumers.store import Store
 
 
@@ -29,7 +29,7 @@ def _rows(store: Store, batch: Batch) -> None:
     with store._transaction():
         store._step("begun")
         for rows in tables:
-            write(store._con, rows, store._step)
+            write_rows(store._con, rows, store._step)
         ledger.quarantine(store._con, batch.poison)
         store._step("quarantined")
 

@@ -145,7 +145,7 @@ def check(bootstrap_servers: str, books: Mapping[str, Book], stores: list[Path])
             with store.reading() as cursor:
                 accounts = audit_store(cursor)
                 digests.append({table: table_digest(cursor, table) for table in books})
-            for account in audit_log(accounts, log, "crash-audit"):
+            for account in audit_log(accounts, log):
                 findings.wrong += [f"account of {account.table}: {w}" for w in (*account.wrong, *account.unproven)]
     if any(other != digests[0] for other in digests):
         findings.wrong.append(f"digests differ: {digests}")

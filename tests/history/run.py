@@ -238,7 +238,7 @@ def check_stores(plan: Plan, findings: Findings, ends: list[int]) -> None:
             with store.reading() as cursor:
                 accounts = audit_store(cursor)
                 digests.append({table: table_digest(cursor, table) for table in plan.tables})
-            for account in audit_log(accounts, log, f"audit-{plan.tag}"):
+            for account in audit_log(accounts, log):
                 for wrong in (*account.wrong, *account.unproven):
                     findings.add("account", f"{account.table}: {wrong}", f"replica {index}")
             if plan.vector(store.position) != ends:

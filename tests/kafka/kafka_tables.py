@@ -71,7 +71,7 @@ def raw_records(broker: str, topic: str, partitions: int = 1) -> list[Message]:
 def accounts(path: Path, log: mg.Log) -> dict[str, Account]:
     """The accounts of a store at rest, checked against the log; each must hold."""
     with StoreFile(path) as store, store.reading() as cursor:
-        found = audit_log(audit_store(cursor), log, "test-audit")
+        found = audit_log(audit_store(cursor), log)
     for account in found:
         assert not account.wrong, account.wrong
     return {account.table: account for account in found}

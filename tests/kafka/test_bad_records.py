@@ -45,7 +45,7 @@ def test_a_replica_waits_for_a_registry_that_is_away(
     log: mg.Log, name: str, tmp_path: Path, naive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if naive:  # what cannot be decoded now is bad
-        monkeypatch.setattr(TableDecoder, "_learn", _learn_if_you_can(TableDecoder._learn))
+        monkeypatch.setattr(TableDecoder, "meet", _meet_if_you_can(TableDecoder.meet))
     log.create_table(name, ROW, partitions=1)
     fill(log, name, range(3))
     stub = Registry(log)
@@ -63,14 +63,14 @@ def test_a_replica_waits_for_a_registry_that_is_away(
             assert ids(replica, name) == [0, 1, 2, 3]
 
 
-def _learn_if_you_can(learn: Callable[[TableDecoder, int], None]) -> Callable[[TableDecoder, int], None]:
-    def learn_or_not(self: TableDecoder, schema_id: int) -> None:
+def _meet_if_you_can(meet: Callable[[TableDecoder, int], None]) -> Callable[[TableDecoder, int], None]:
+    def meet_or_not(self: TableDecoder, schema_id: int) -> None:
         try:
-            learn(self, schema_id)
+            meet(self, schema_id)
         except errors.RegistryUnavailable:
             return
 
-    return learn_or_not
+    return meet_or_not
 
 
 def test_poison_is_kept_whole_with_its_reason(log: mg.Log, broker: str, name: str, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_torn_transaction_is_resolved_in_the_log_for_every_replica_alike(
             outcome = replica.outcome(resolution)
             assert outcome.state == ("applied" if resolution == "apply" else "rejected")
         with StoreFile(tmp_path / f"{name}.duckdb") as at_rest, at_rest.reading() as cursor:
-            accounts = audit_log(audit_store(cursor), log, left)
+            accounts = audit_log(audit_store(cursor), log)
             assert not [line for account in accounts for line in account.wrong]
 
 

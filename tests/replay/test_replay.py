@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from merganser.consumers.audit import audit_store
-from merganser.consumers.dbfile import open_file
+from merganser.consumers.dbfile import held_partitions, open_file
 from merganser.consumers.follow import Follow
 from merganser.consumers.replica import Replica
 from merganser.consumers.store import Store
@@ -133,6 +134,31 @@ def test_what_the_store_has_missed_stays_missed(tmp_path: Path) -> None:
     scene.sql("DELETE FROM keyed")
     assert scene.replay("keyed", swap=True).plan.becomes == "replica"
     assert held(path) == before
+
+
+def test_what_a_derived_tables_store_has_missed_stays_missed(tmp_path: Path) -> None:
+    """In place, it holds none of the topic's partitions any more; it knows where it began all the same."""
+    world, path, late = TxWorld(9, transactions=40), tmp_path / "store.duckdb", tmp_path / "late.duckdb"
+    ends = world.log.ends(list(world.log.partitions))
+    for tp, end in ends.items():
+        world.log.trim(tp.topic, tp.partition, end // 3)
+    with Replica(path, world.log, "g", ["a", "b", "c"], accept_partial=True, limits=STORE_LIMITS) as replica:
+        replica.wait(ends)
+    shutil.copyfile(path, late)
+    scene = Scene(Town(world, tmp_path), path, Source(world.log, "the log"))  # type: ignore[arg-type]
+    expected = scene.rows("FROM a ORDER BY ALL")
+    scene.replay("a", transform="replay.transforms:none", swap=True)
+    assert scene.rows("FROM a") == []
+    for to in ("store", str(ends)):
+        done = scene.replay("a", to=to, transform="replay.transforms:same", swap=True)
+        assert scene.rows("FROM a ORDER BY ALL") == expected and len(expected) > 2
+        assert done.plan.begin == Position({tp: end // 3 for tp, end in ends.items()})
+    with pytest.raises(UsageError, match="before the store's beginning"):
+        scene.replay("a", to=str(Position(dict.fromkeys(ends, 1))))
+    with StoreFile(path) as store, StoreFile(late) as other:
+        with other.reading() as cursor:
+            begun = {tp: each for tp, each in held_partitions(cursor).items() if tp.topic == "a"}
+        assert store.derived()["a"].begun == {tp: replace(each, next=each.first) for tp, each in begun.items()}
 
 
 # -- shadows ---------------------------------------------------------------------------------

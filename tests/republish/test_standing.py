@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archive.archives import table
-from merganser.pipeline.republish.standing import ReadingBack
+from merganser.pipeline.republish.standing import standing
 from merganser.schemas.errors import NotRepublishable
 from merganser.schemas.headers import Origin
 from merganser.schemas.position import TopicPartition
@@ -35,11 +35,10 @@ def new_log(records: dict[TopicPartition, list[list[Header] | None]], seed: int 
     return log
 
 
-def standing(log: FakeLog) -> dict[TopicPartition, int]:
+def found_in(log: FakeLog) -> dict[TopicPartition, int]:
     told: list[int] = []
     expected = {tp: iter([header(tp, offset) for offset in offsets]) for tp, offsets in EXPECTED.items()}
-    with ReadingBack(log, told.append) as back:  # type: ignore[arg-type]
-        found = back.standing(expected)
+    found = standing(log, expected, told.append)  # type: ignore[arg-type]
     assert sum(told) == sum(found.values())
     return found
 
@@ -52,7 +51,7 @@ def test_it_tells_how_many_of_the_rows_are_there(counts: tuple[int, int], seed: 
         tp: [each for offset in EXPECTED[tp][:count] for each in ([header(tp, offset)], None)]
         for tp, count in there.items()
     }
-    assert standing(new_log(records, seed)) == there  # type: ignore[arg-type]
+    assert found_in(new_log(records, seed)) == there  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -70,11 +69,11 @@ def test_it_tells_how_many_of_the_rows_are_there(counts: tuple[int, int], seed: 
 )
 def test_any_other_record_is_refused(headers: list[list[Header] | None], why: str) -> None:
     with pytest.raises(NotRepublishable, match=why):
-        standing(new_log({PLACES[0]: headers}))
+        found_in(new_log({PLACES[0]: headers}))
 
 
 def test_a_topic_that_has_lost_records_is_refused() -> None:
     log = new_log({PLACES[0]: [[header(PLACES[0], 0)], [header(PLACES[0], 3)]]})
     log.trim("t", 0, 1)
     with pytest.raises(NotRepublishable, match="begins at offset 1"):
-        standing(log)
+        found_in(log)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.schemas.headers import ORIGIN, BadHeader, Origin, decode, origin
+from merganser.schemas.headers import ORIGIN, SCHEMA, BadHeader, Marks, Origin, decode, encode, origin
 from merganser.schemas.position import TopicPartition
 
 _ID = st.text("abcXYZ019_-", min_size=1, max_size=22)
@@ -74,3 +74,14 @@ def test_it_is_information_only() -> None:
     """A record is what it is, whatever its origin says, and if that is none."""
     assert decode([(ORIGIN, GOOD.encode())]) is None
     assert decode([(ORIGIN, b"no origin"), ("merganser-op", b"x")]) == decode([("merganser-op", b"x")])
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_a_schema_that_is_met_is_read_back(schema: int) -> None:
+    assert decode(encode(Marks(schema=schema))) == Marks(schema=schema)
+
+
+@pytest.mark.parametrize("values", [["x"], [""], ["-1"], ["07"], ["1 "], ["1\n"], ["٣"], ["1" * 11], ["1", "1"]])
+def test_what_is_no_schema_id_is_refused(values: list[str]) -> None:
+    with pytest.raises(BadHeader, match=SCHEMA):
+        decode([(SCHEMA, value.encode()) for value in values])

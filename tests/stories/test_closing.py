@@ -72,6 +72,33 @@ def test_what_lacks_records_is_torn_once_the_log_is_read_past_them_and_not_befor
     assert [(why.table, why.tx) for why in reading.collector.waiting.torn(reading.collector.position)] == [("a", "t")]
 
 
+@pytest.mark.parametrize("first", [ZERO, ONE])
+def test_a_decision_is_not_passed_over_while_other_partitions_are_read_slowly(first: TopicPartition) -> None:
+    """It is in the log already: the lowest partition that lacks records says which it is, once all are read."""
+    reading, second = Reading(ZERO, ONE), ONE if first == ZERO else ZERO
+    reading.write(first, 1, Marks("t", {first: 2, second: 1}))
+    reading.write(first, 0, Marks("t", resolution="discard"))
+    reading.take()
+    reading.collector.waiting.close(["t"], Position({first: 2, second: 1}))
+    reading.take()
+    assert not reading.collector.waiting.torn(reading.collector.position)
+    reading.write(second, 0, Marks("t", resolution="discard"))
+    batch = reading.take()
+    assert (batch.moves[first].applied, batch.moves[second].applied) == (2, 1)
+
+
+def test_a_decision_elsewhere_than_in_the_lowest_partition_decides_nothing() -> None:
+    reading = Reading(ZERO, ONE)
+    reading.write(ONE, 1, Marks("t", {ZERO: 1, ONE: 2}))
+    reading.write(ONE, 0, Marks("t", resolution="discard"))
+    reading.collector.waiting.close(["t"], Position({ZERO: 1, ONE: 2}))
+    reading.write(ZERO, 2, Marks())
+    reading.take()
+    reading.collector.waiting.close(["t"], Position({ZERO: 1, ONE: 2}))
+    reading.take()
+    assert [why.table for why in reading.collector.waiting.torn(reading.collector.position)] == ["a"]
+
+
 @pytest.mark.parametrize("excused", ["begun above 0", "no manifest"])
 def test_what_may_lack_records_is_whole_then(excused: str) -> None:
     reading = Reading(ZERO, ONE)

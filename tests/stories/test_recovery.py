@@ -16,7 +16,7 @@ from merganser.consumers.audit import audit_store
 from merganser.consumers.batch import Batch, TableRows
 from merganser.consumers.decode import _SEQ, TablePart
 from merganser.consumers.digest import quarantine_digest, table_digest
-from merganser.consumers.rows import write
+from merganser.consumers.rows import write_rows
 from merganser.consumers.store import Store
 from stories.world import Crash, FakeReplica, World, replica
 
@@ -84,7 +84,7 @@ class OffsetsElsewhere(Store):
 
 def without_delete(con: Any, rows: TableRows, step: Any) -> None:
     """The naive upsert: insert what is new, delete nothing."""
-    write(con, replace(rows, key=(), gone=None), step)
+    write_rows(con, replace(rows, key=(), gone=None), step)
 
 
 def all_of_a_batch(self: TablePart, without: Any = ()) -> TableRows:
@@ -103,7 +103,7 @@ def test_the_stories_catch_a_naive_variant(naive: Any, tmp_path: Path, monkeypat
     if isinstance(naive, type):
         monkeypatch.setattr("stories.world.Store", naive)
     elif naive is without_delete:
-        monkeypatch.setattr("merganser.consumers.store.write", naive)
+        monkeypatch.setattr("merganser.consumers.store.write_rows", naive)
     else:
         monkeypatch.setattr(TablePart, "rows", naive)
     for seed in range(6):
