@@ -18,7 +18,7 @@ from ..schemas.position import TopicPartition
 from .checks import Held
 
 #: Of the layout of ``_merganser``. A store of another version is refused by name.
-FORMAT = 2
+FORMAT = 3
 
 SYSTEM_TABLES = """
 CREATE SCHEMA _merganser;
