@@ -315,7 +315,7 @@ class Replica:
             if not hanging:
                 raise
             told = "; ".join(map(str, hanging))
-            raise NotFreshEnough(late.level, deadline.timeout_s, f"{late.behind}; {told}") from None
+            raise NotFreshEnough(late.level, deadline.timeout_s, f"{late.behind}; {told}", lacks=late.lacks) from None
 
     def _sample(self, partitions: Collection[TopicPartition], deadline: Deadline) -> Position:
         """The log's ends, asked for now."""

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from ....consumers.reads import Goal
 from ....consumers.replica import Replica
-from ....schemas.errors import BadQuery, QueryCancelled, TooBusy
+from ....schemas.errors import BadQuery, MerganserError, QueryCancelled, TooBusy
 from ....schemas.kafka import Deadline
 from .answer import Answer, Running, told
 from .ask import Ask, ServingLimits
@@ -37,8 +37,9 @@ from .catalog import ServedTable, arrow_schema, plain_names, served_tables
 from .checked import Checked, Checker
 from .describe import Described, describe
 from .places import Places
-from .rules import grant, shown
+from .rules import grant
 from .spool import Room
+from .telling import heard, shown
 from .watch import Watch
 
 #: How long the end of a guard waits for queries that cannot be interrupted where they are.
@@ -96,6 +97,8 @@ class Guard:
         except BaseException as error:
             turned_away = isinstance(error, (BadQuery, TooBusy))
             self._note(began_s, refused=turned_away, failed=not turned_away)
+            if isinstance(error, MerganserError):
+                raise heard(error, tables) from error.__cause__
             raise
         self._note(began_s, answered=True)
         return answer
@@ -106,7 +109,7 @@ class Guard:
         deadline = Deadline(min(ask.timeout, self.limits.query_s))
         self._enter()
         try:
-            checked = self._checker.check(ask.sql, tables is None)
+            checked = self._checked(ask, tables)
             goal = self.replica.goal(ask.sql, "eventual", None, None, deadline)
             running = self._run(goal, checked, tables, deadline, threading.Event())
             try:
@@ -115,6 +118,8 @@ class Guard:
                 raise running.error(error) from error
             finally:
                 self._left(running)
+        except MerganserError as error:
+            raise heard(error, tables) from error.__cause__
         finally:
             self._note(began_s)
 
@@ -173,8 +178,15 @@ class Guard:
             self._counts.failed += failed
             self._changed.notify_all()
 
-    def _answer(self, ask: Ask, tables: Collection[str] | None, deadline: Deadline, gone: threading.Event) -> Answer:
+    def _checked(self, ask: Ask, tables: Collection[str] | None) -> Checked:
         checked = self._checker.check(ask.sql, tables is None)
+        # Before anything is waited for, so that nobody hears what becomes of others' tables. Whether a name of the
+        # query's own is a table's too is seen in the state that is read.
+        grant(checked.shape, self.replica.path.stem, tables, tuple)
+        return checked
+
+    def _answer(self, ask: Ask, tables: Collection[str] | None, deadline: Deadline, gone: threading.Event) -> Answer:
+        checked = self._checked(ask, tables)
         goal = self.replica.goal(checked.query, ask.level, ask.after, ask.max_staleness, deadline)
         self.replica.reach(goal, deadline)  # who waits for freshness takes nobody's place
         running = self._run(goal, checked, tables, deadline, gone)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ....schemas.errors import NotAllowed
-from ....schemas.position import Position
 from .ask import ServingLimits
 from .catalog import MAIN, SYSTEM
 from .growth import Growth
@@ -175,19 +174,6 @@ def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Ca
             raise NotAllowed(f"there is no table {_shown(table)} that you may read")
     if own and (clash := sorted(own & {name.casefold() for name in found()})):
         raise NotAllowed(f"there is no table {clash[0][:200]} that you may read")
-
-
-def shown(position: Position, granted: Collection[str] | None, after: Position | str | None) -> Position:
-    """What of *position* is told to who may read *granted* (None: all). Of other tables, how much was written is not
-    theirs to know: no more of it than the token *after*, which they have, says."""
-    if granted is None:
-        return position
-    mine = {name.casefold() for name in granted}
-    token = (Position.parse(after) if isinstance(after, str) else after) or Position()
-    return Position(
-        {tp: n if tp.topic.casefold() in mine else min(n, token[tp]) for tp, n in position.items()
-         if tp.topic.casefold() in mine or tp in token}
-    )  # fmt: skip
 
 
 def _place(table: TableName, catalog: str) -> tuple[str, str]:

@@ -108,7 +108,7 @@ class Lookout:
         return self._lacking
 
     def not_ready(self) -> str | None:
-        """Why nobody should be sent here; None if the replica may be asked.
+        """Why nobody should be sent here; None if the replica may be asked. Anybody may hear it, so it has no names.
 
         It is ready from when it first had all that the log had at its start. Later on a reader says how fresh its
         answer has to be.
@@ -124,11 +124,11 @@ class Lookout:
     def _behind(self) -> str | None:
         goal = self._goal
         if goal is None:
-            return f"how far the log is, is not known: {self._sight.away}"
+            return "how far the log is, is not known yet"
         stopped = self._replica.stopped
         behind = {tp: n for tp, n in self._replica.position.behind(goal).items() if tp.topic not in stopped}
         if behind:
-            return f"still {sum(behind.values())} records behind what the log had at the start"
+            return "still behind what the log had at the start"
         self._caught_up = True
         return None
 
