@@ -24,7 +24,7 @@ from ....consumers.reads import level_named
 from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
 from ..guard.answer import Answer
-from ..guard.ask import Ask
+from ..guard.ask import Ask, seconds
 from ..guard.describe import Described
 from ..guard.guard import Guard
 from . import catalog, messages
@@ -306,23 +306,10 @@ def fresh(ask: Ask, headers: Mapping[str, str]) -> Ask:
         if name.startswith("merganser-") and name not in _FRESHNESS:
             raise UsageError(f"unknown header {name[:50]!r}: one of {', '.join(_FRESHNESS)}")
     level = level_named(headers.get("merganser-level", "eventual"))
-    staleness, timeout = _seconds(headers, "merganser-max-staleness"), _seconds(headers, "merganser-timeout")
+    staleness, timeout = (seconds(n, headers.get(n)) for n in ("merganser-max-staleness", "merganser-timeout"))
     after = Position.parse(headers["merganser-after"]) if headers.get("merganser-after") else None
     asked = replace(ask, level=level, after=after, max_staleness=staleness)
     return asked if timeout is None else replace(asked, timeout=timeout)
-
-
-def _seconds(headers: Mapping[str, str], name: str) -> float | None:
-    text = headers.get(name)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise UsageError(f"{name} is a number of seconds, not {text[:50]!r}")
-    return value
 
 
 def _command(descriptor: flight.FlightDescriptor) -> tuple[str, Any]:
