@@ -61,9 +61,7 @@ def test_a_connection_without_the_whole_of_a_request_ends_however_its_bytes_come
 
 
 @both_ways
-def test_slow_clients_take_nobodys_connection(
-    naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_clients_take_nobodys_connection(naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of whom nothing is owed stay: a query goes on beside them."""
     monkeypatch.setattr(server, "_CONNECTIONS", 8)
     monkeypatch.setattr(connection, "MOST", 6)

@@ -73,6 +73,8 @@ _REFUSED = frozenset(
 #: A query that comes to more takes seconds to be planned, which cannot be interrupted.
 _MOST_QUERIES = 300
 _MOST_TABLES, _MOST_ALIASED, _MOST_JOINS = 300, 2_000, 64
+#: Each is made a join, and what they cost together goes by their square, or worse.
+_MOST_SUBQUERIES, _MOST_GROUPINGS = 24, 64
 
 #: These take the product of two lengths, in one step that cannot be interrupted. They are served beside functions that
 #: do not make values longer.
@@ -150,6 +152,13 @@ def bounded(growth: Growth) -> None:
         raise NotAllowed(f"aliases of aliases come to more than {_MOST_ALIASED:,} expressions")
     if growth.joins > _MOST_JOINS:
         raise NotAllowed(f"the SQL has more than {_MOST_JOINS} joins")
+    if growth.subqueries > _MOST_SUBQUERIES:
+        raise NotAllowed(
+            f"the SQL comes to more than {_MOST_SUBQUERIES} subqueries in expressions, or half as many that are joined",
+            hint="join tables in their place, make some of them a WITH, or ask several times",
+        )
+    if growth.groupings > _MOST_GROUPINGS:
+        raise NotAllowed(f"the SQL groups by more than {_MOST_GROUPINGS} sets (CUBE, ROLLUP, GROUPING SETS)")
 
 
 def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]) -> None:
