@@ -27,6 +27,7 @@ from ..guard.answer import Answer
 from ..guard.ask import Ask, seconds
 from ..guard.describe import Described
 from ..guard.guard import Guard
+from ..users.binding import name_of
 from . import catalog, messages
 from .access import Calls, Doorkeeper, Logins, Open, Who, headers_of
 from .failures import answered, flight_error
@@ -130,7 +131,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         name, command = _command(descriptor)
         if name in _METADATA:
             return _info(_METADATA[name](command), descriptor, bytes(descriptor.command))
-        answer = self._guard.ask(self._asked(who, name, command, context), tables=who.tables)
+        answer = self._guard.ask(self._asked(who, name, command, context), tables=who.tables, user=name_of(who))
         answer.expire(_FETCH_S)
         handle = self._answers.add(who.name, answer)
         ticket = messages.pack(messages.make("TicketStatementQuery", statement_handle=handle))
@@ -146,7 +147,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         if name == "CommandPreparedStatementQuery":
             return flight.SchemaResult(self._prepared(who, command.prepared_statement_handle).described.schema)
         ask = self._asked(who, name, command, context)
-        return flight.SchemaResult(self._guard.describe(ask, tables=who.tables).schema)
+        return flight.SchemaResult(self._guard.describe(ask, tables=who.tables, user=name_of(who)).schema)
 
     @answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
@@ -253,7 +254,8 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
     def _prepare(self, who: Who, request: Any, context: flight.ServerCallContext) -> bytes:
         if request.transaction_id:
             raise flight.FlightServerError(_NO_TRANSACTIONS)
-        described = self._guard.describe(fresh(Ask(request.query), headers_of(context)), tables=who.tables)
+        ask = fresh(Ask(request.query), headers_of(context))
+        described = self._guard.describe(ask, tables=who.tables, user=name_of(who))
         handle = self._statements.add(who.name, Prepared(request.query, described))
         result = messages.make(
             "ActionCreatePreparedStatementResult",

@@ -37,10 +37,17 @@ class Running:
     """One query in the store, between its transaction's begin and its end. A Watched."""
 
     def __init__(
-        self, reading: Reading, stack: ExitStack, query_s: float, until_s: float, gone: threading.Event
+        self,
+        reading: Reading,
+        stack: ExitStack,
+        query_s: float,
+        until_s: float,
+        gone: threading.Event,
+        user: str | None,
     ) -> None:
         self.reading, self.cursor, self._stack = reading, reading.cursor, stack
         self.until_s, self._query_s, self._gone = until_s, query_s, gone
+        self.user = user
         self._lock = threading.Lock()
         self._why: MerganserError | None = None
         self._left = False
@@ -110,7 +117,7 @@ class Answer:
         closed: Callable[[Answer], None],
     ) -> None:
         self.schema: pa.Schema = reader.schema
-        self.types = types
+        self.types, self.user = types, running.user
         self.position, self.applied = positions
         self.until_s = time.monotonic() + limits.answer_s
         self._limits = limits

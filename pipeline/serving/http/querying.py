@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from ....schemas.errors import MerganserError, QueryCancelled
 from ..monitoring.journal import shape
+from ..users.binding import name_of
 from ..users.users import User
 from .accept import MEDIA_TYPES
 from .asking import APPLIED, LARGEST_BODY, POSITION, Asked, asked, once
@@ -75,7 +76,7 @@ class Begun(NamedTuple):
 def _begun(desk: Desk, said: Said, user: User, gone: threading.Event) -> Begun:
     """What fails until then still has a status."""
     wanted = asked(said)  # here and not in the event loop: to read JSON of megabytes takes a while
-    answer = desk.guard.ask(wanted.ask, tables=user.tables, gone=gone)
+    answer = desk.guard.ask(wanted.ask, tables=user.tables, gone=gone, user=name_of(user))
     try:
         pieces = body(answer, wanted.format, wanted.encoding)
         return Begun(wanted, answer, next(pieces, b""), next(pieces, None), pieces)
