@@ -51,6 +51,8 @@ class Running:
         self._lock = threading.Lock()
         self._why: MerganserError | None = None
         self._left = False
+        self.failed = False
+        """True once it met an error that the store does not survive."""
 
     @property
     def stopping(self) -> bool:
@@ -72,18 +74,24 @@ class Running:
         self._stack.close()
 
     def error(self, error: Exception) -> MerganserError:
-        """What the client hears of *error*."""
+        """What the client hears of *error*. Before it is left, so that it is known whether the store failed."""
         if self._why is not None:
             return self._why
         if isinstance(error, MerganserError):
             return error
+        self.failed |= fatal(error)
         return told(error)
+
+
+def fatal(error: Exception) -> bool:
+    """Whether DuckDB, or Arrow in its place, says that it has given the store up."""
+    return isinstance(error, duckdb.FatalException) or "FATAL Error" in str(error)
 
 
 def told(error: Exception) -> MerganserError:
     """What a client hears of what DuckDB, or Arrow in its place, says. No paths."""
     text = str(error)
-    if isinstance(error, duckdb.FatalException):
+    if fatal(error):
         return StoreError("the store failed and is being reopened: run the query again")
     if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)) or "Out of Memory Error" in text:
         return TooLarge("the query needs more memory, or room to spill, than the node has")
@@ -217,8 +225,9 @@ class Answer:
                 if nbytes is not None and self._spool.nbytes >= nbytes:
                     return False
         except Exception as error:  # noqa: BLE001  # whatever it is: its client must hear, the store be left
+            why = self._running.error(error)
             self._leave()
-            self._spool.end(self._running.error(error))
+            self._spool.end(why)
         else:
             self._leave()
             self._spool.end()

@@ -33,7 +33,7 @@ from ....consumers.reads import Goal
 from ....consumers.replica import Replica
 from ....schemas.errors import BadQuery, MerganserError, QueryCancelled, TooBusy
 from ....schemas.kafka import Deadline
-from .answer import Answer, Running, told
+from .answer import Answer, Running, fatal, told
 from .ask import Ask, ServingLimits
 from .catalog import ServedTable, arrow_schema, plain_names, served_tables
 from .checked import Checked, Checker
@@ -223,8 +223,9 @@ class Guard:
             types = tuple(str(column[1]) for column in result.description)
             reader = result.arrow_reader()
         except Exception as error:
+            why = running.error(error)
             self._left(running)
-            raise running.error(error) from error
+            raise why from error
         read, applied = running.reading.position, running.reading.applied
         places = (shown(read, who.tables, ask.after), shown(applied, who.tables, ask.after))
         answer = Answer(running, reader, types, places, self._room, self.limits, self._left, self._forget)
@@ -245,6 +246,8 @@ class Guard:
                 running = Running(reading, stack.pop_all(), deadline.timeout_s, until_s, gone, who.user)
         except duckdb.Error as error:
             self._places.give(who.user)
+            if fatal(error):
+                self.replica.suspect()
             raise told(error) from error
         except BaseException:
             self._places.give(who.user)
@@ -257,6 +260,8 @@ class Guard:
         try:
             running.leave()
         finally:
+            if running.failed:
+                self.replica.suspect()
             self._watch.left(running)
             self._places.give(running.user)
             with self._changed:
