@@ -25,6 +25,11 @@ _HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 _REFUSED = b"POST /tables HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
 
 
+def unbounded(*args: Any, came_in: Any, **kwargs: Any) -> H11Protocol:
+    """uvicorn's own."""
+    return H11Protocol(*args, **kwargs)
+
+
 def ended(client: socket.socket, trickle: bool) -> Callable[[], bool]:
     """Whether the door has ended the connection of *client*, which sends a byte each time if it is to *trickle*."""
     client.settimeout(0.01)
@@ -52,7 +57,7 @@ def test_a_connection_without_the_whole_of_a_request_ends_however_its_bytes_come
     naive: bool, sent: bytes, trickle: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if naive:
-        monkeypatch.setattr(server, "Connection", H11Protocol)
+        monkeypatch.setattr(server, "Connection", unbounded)
     monkeypatch.setattr(connection, "HEAD_S", 0.3)
     with served(tmp_path, rows=1) as door, socket.create_connection(("127.0.0.1", door.port)) as client:
         client.sendall(sent)
@@ -66,7 +71,7 @@ def test_slow_clients_take_nobodys_connection(naive: bool, tmp_path: Path, monke
     monkeypatch.setattr(server, "_CONNECTIONS", 8)
     monkeypatch.setattr(connection, "MOST", 6)
     if naive:
-        monkeypatch.setattr(server, "Connection", H11Protocol)
+        monkeypatch.setattr(server, "Connection", unbounded)
     with served(tmp_path, rows=1) as door, socket.create_connection(("127.0.0.1", door.port)) as busy:
         busy.sendall(request(ENDLESS))
         wait_for("the query to run", lambda: _metric(door, "merganser_queries_running") == 1)
@@ -85,7 +90,7 @@ def test_slow_clients_take_nobodys_connection(naive: bool, tmp_path: Path, monke
 def test_who_takes_nothing_of_an_answer_is_left(naive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "STALLED_S", 0.3)
     if naive:
-        monkeypatch.setattr(server, "Connection", H11Protocol)
+        monkeypatch.setattr(server, "Connection", unbounded)
     with served(tmp_path, rows=1) as door, socket.create_connection(("127.0.0.1", door.port)) as client:
         client.sendall(request("select range, repeat('x', 200) from range(100000)"))
         wait_for("it to be answered", lambda: _metric(door, "merganser_answers_open") == 1)
@@ -184,3 +189,21 @@ def test_who_does_not_agree_on_tls_is_left(
     with served(tmp_path, rows=1, tls_cert=files[0], tls_key=files[1]) as door:
         with socket.create_connection(("127.0.0.1", door.port)) as client:
             wait_for("the connection to end", ended(client, False), 20)
+
+
+@both_ways
+def test_who_does_not_agree_on_tls_takes_nobodys_connection(
+    naive: bool, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor any file descriptor beyond a few, which the store and the log need too."""
+    monkeypatch.setattr(connection, "MOST_ACCEPTED", 10_000 if naive else 5)
+    with served(tmp_path, rows=1, tls_cert=files[0], tls_key=files[1]) as door:
+        clients = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(20)]
+        with caught(naive):
+            for client in clients[:15]:
+                wait_for("the oldest to end", ended(client, False), 1 if naive else 20)
+            assert [ended(client, False)() for client in clients[-4:]] == [False] * 4
+            for _ in range(10):
+                assert shown(door, "localhost")
+        for client in clients:
+            client.close()

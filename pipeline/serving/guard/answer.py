@@ -183,16 +183,14 @@ class Answer:
 
     def cancel(self) -> None:
         """Stop the query. Who reads it hears of it."""
-        self._spool.fail(QueryCancelled())
-        self._running.stop(QueryCancelled())
+        self.stop(QueryCancelled())
 
     def close(self) -> None:
         """No more is wanted: a query that still runs is stopped."""
         if not self._done.is_set():
             self._done.set()
             self._spool.close()
-            self._running.stop(QueryCancelled())
-            self._on_closed(self)
+            self.stop(QueryCancelled())
 
     def __enter__(self) -> Answer:
         return self

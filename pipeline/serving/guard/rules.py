@@ -82,44 +82,15 @@ _QUADRATIC = frozenset(
     {"damerau_levenshtein", "editdist3", "jaro_similarity", "jaro_winkler_similarity", "levenshtein"}
 )
 _SHORT = frozenset(
-    (
-        *(
-            "+",
-            "-",
-            "*",
-            "/",
-            "//",
-            "%",
-            "~~",
-            "!~~",
-            "~~*",
-            "!~~*",
-            "like_escape",
-            "abs",
-            "ceil",
-            "floor",
-            "round",
-            "mod",
-        ),
-        *(
-            "avg",
-            "sum",
-            "count",
-            "count_star",
-            "min",
-            "max",
-            "first",
-            "any_value",
-            "arg_min",
-            "arg_max",
-            "min_by",
-            "max_by",
-        ),
-        *("coalesce", "greatest", "least", "row_number", "rank", "dense_rank", "length", "len"),
-        *("lower", "upper", "lcase", "ucase", "trim", "ltrim", "rtrim", "left", "right", "substr", "substring"),
-        "strip_accents",
-    )
-)
+    {
+        "+", "-", "*", "/", "//", "%", "~~", "!~~", "~~*", "!~~*", "like_escape",
+        "abs", "ceil", "floor", "round", "mod", "coalesce", "greatest", "least",
+        "avg", "sum", "count", "count_star", "min", "max", "first", "any_value", "arg_min", "arg_max", "min_by",
+        "max_by", "row_number", "rank", "dense_rank",
+        "length", "len", "lower", "upper", "lcase", "ucase", "trim", "ltrim", "rtrim", "left", "right", "substr",
+        "substring", "strip_accents",
+    }
+)  # fmt: skip
 
 
 def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:

@@ -6,12 +6,16 @@ Invariants
 - A connection without the whole head of a next request ends after a while, however its bytes trickle in; so does one
   that takes nothing of an answer. (What of a body is read, is read within its time: ``app.body_of``.)
 - Who sends slowly cannot keep others out: when there are too many connections, the one that has owed the rest of a
-  request for longest goes.
+  request for longest goes. Of those that have not agreed on TLS yet, the oldest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -22,15 +26,40 @@ HEAD_S = 30.0
 #: How long nothing of an answer is taken.
 STALLED_S = 60.0
 
-#: Connections beyond this make the slowest go.
-MOST = 500
+#: Connections beyond this make the slowest go; and those that were accepted only.
+MOST, MOST_ACCEPTED = 500, 64
+
+
+class Listening(socket.socket):
+    """A socket that listens. It knows which connections uvicorn does not know of yet, since TLS comes first."""
+
+    def __init__(self, family: int, type_: int, proto: int) -> None:
+        super().__init__(family, type_, proto)
+        self._accepted: dict[int, weakref.ref[socket.socket]] = {}
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, address = super().accept()
+        number = connection.fileno()
+        self.came_in(number)  # of one before, if that went before it came in
+        self._accepted[number] = weakref.ref(connection)
+        if len(self._accepted) > MOST_ACCEPTED:
+            oldest = self._accepted.pop(next(iter(self._accepted)))()
+            if oldest is not None:
+                with suppress(OSError):  # it has gone already
+                    oldest.shutdown(socket.SHUT_RDWR)
+        return connection, address
+
+    def came_in(self, number: int) -> None:
+        """The connection of this file descriptor is one of uvicorn's now."""
+        self._accepted.pop(number, None)
 
 
 class Connection(H11Protocol):
     """Ends by itself when its client is too slow."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, came_in: Callable[[int], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._came_in = came_in
         self.owing_since: float | None = None
         """When the client began to owe the rest of a request, by the loop's clock; None if it owes nothing."""
         self._head_due: asyncio.TimerHandle | None = None
@@ -38,6 +67,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._came_in(transport.get_extra_info("socket").fileno())
         self._look()
         self._make_room()
 

@@ -126,7 +126,6 @@ class AnswerResponse(Response):
             outcome = await self._send_all(send, gone)
         finally:
             gone.cancel()
-            self._answer.cancel()
             self._answer.close()
             facts = {"rows": self._answer.rows, "bytes": self._sent, "format": self._format, "sql": self._sql}
             self.ended(outcome, **facts)

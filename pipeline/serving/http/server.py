@@ -21,7 +21,7 @@ from ..users.binding import Address, Safety, admit
 from ..users.login import Logins
 from ..users.tls import Tls
 from .app import App, Desk
-from .connection import Connection
+from .connection import Connection, Listening
 from .entrance import Entrance
 
 _log = logging.getLogger("merganser.http")
@@ -50,7 +50,7 @@ class HttpDoor:
         app = App(desk, Entrance(logins, anonymous, self.address))
         config = uvicorn.Config(
             app.asgi,
-            http=Connection,
+            http=partial(Connection, came_in=self._socket.came_in),  # type: ignore[arg-type]  # it makes them
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -103,11 +103,11 @@ class HttpDoor:
         await self._server.serve(sockets=[self._socket])
 
 
-def bound(address: Address) -> socket.socket:
+def bound(address: Address) -> Listening:
     """A socket that listens at *address*. UsageError if it cannot."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     # asyncio sets TCP_NODELAY on sockets that say that they are TCP's; else each answer waits 40 ms for an ACK.
-    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made = Listening(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((address.host, address.port))
