@@ -197,7 +197,7 @@ def test_who_does_not_agree_on_tls_takes_nobodys_connection(
     naive: bool, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor any file descriptor beyond a few, which the store and the log need too."""
-    monkeypatch.setattr(connection, "MOST_ACCEPTED", 10_000 if naive else 5)
+    monkeypatch.setattr(server, "MOST_AGREEING", 10_000 if naive else 5)
     with served(tmp_path, rows=1, tls_cert=files[0], tls_key=files[1]) as door:
         clients = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(20)]
         with caught(naive):

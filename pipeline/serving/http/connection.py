@@ -26,15 +26,17 @@ HEAD_S = 30.0
 #: How long nothing of an answer is taken.
 STALLED_S = 60.0
 
-#: Connections beyond this make the slowest go; and those that were accepted only.
-MOST, MOST_ACCEPTED = 500, 64
+#: Connections beyond this make the slowest go; and, with TLS, those that have not agreed on it yet.
+MOST, MOST_AGREEING = 500, 256
 
 
 class Listening(socket.socket):
-    """A socket that listens. It knows which connections uvicorn does not know of yet, since TLS comes first."""
+    """A socket that listens, and knows which connections uvicorn does not know of yet: with TLS that may last. Beyond
+    *most* of them the oldest goes."""
 
     def __init__(self, family: int, type_: int, proto: int) -> None:
         super().__init__(family, type_, proto)
+        self.most: int | None = None
         self._accepted: dict[int, weakref.ref[socket.socket]] = {}
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -42,7 +44,7 @@ class Listening(socket.socket):
         number = connection.fileno()
         self.came_in(number)  # of one before, if that went before it came in
         self._accepted[number] = weakref.ref(connection)
-        if len(self._accepted) > MOST_ACCEPTED:
+        if self.most is not None and len(self._accepted) > self.most:
             oldest = self._accepted.pop(next(iter(self._accepted)))()
             if oldest is not None:
                 with suppress(OSError):  # it has gone already

@@ -21,7 +21,7 @@ from ..users.binding import Address, Safety, admit
 from ..users.login import Logins
 from ..users.tls import Tls
 from .app import App, Desk
-from .connection import Connection, Listening
+from .connection import MOST_AGREEING, Connection, Listening
 from .entrance import Entrance
 
 _log = logging.getLogger("merganser.http")
@@ -66,6 +66,7 @@ class HttpDoor:
         # What it tells (a client that hung up, an answer that broke off) is in the request log.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config.ssl, self._tls = context, context is not None
+        self._socket.most = MOST_AGREEING if self._tls else None
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="merganser-http", daemon=True)
         self._failed: BaseException | None = None
