@@ -171,9 +171,10 @@ class Applier:
         self._settle()
         try:
             self._store.probe()
-        except duckdb.Error:
-            self._failures -= 1  # readers' failures do not end the loop: only what keeps a batch from being applied
-            raise
+        except duckdb.Error as error:
+            failures = self._failures
+            self.recover(error)
+            self._failures = failures  # what readers bring about does not end the loop, however often
 
     def _poll(self) -> Poll:
         return self._reader.poll(self._limits.poll_records, self._wait_s(), self._limits.linger_ms / 1000)

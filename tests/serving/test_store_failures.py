@@ -52,6 +52,8 @@ def test_a_store_that_fails_under_readers_is_opened_anew_though_the_log_is_still
     if naive:
         monkeypatch.setattr(Applier, "suspect", lambda self: None)
     guard, before = Guard(frail.replica), frail.replica._store._con
+    begun, begin = list[int](), frail.replica._applier.begin
+    monkeypatch.setattr(frail.replica._applier, "begin", lambda: (begin(), begun.append(1)))
     ways: dict[str, Callable[[], object]] = {
         "ask": lambda: guard.ask(Ask(COUNT)),
         "describe": lambda: guard.describe(Ask(COUNT)),
@@ -60,10 +62,12 @@ def test_a_store_that_fails_under_readers_is_opened_anew_though_the_log_is_still
     }
     with caught(naive):
         for _ in range(5):
+            begun.clear()
             doomed(frail.replica._store._con.cursor())
             with pytest.raises(StoreError, match="reopened"):
                 ways[way]()
-            wait_for("the store is opened anew", lambda: answered(guard), 1 if naive else 20)
+            wait_for("the loop has begun again", lambda: bool(begun), 1 if naive else 60)
+            assert answered(guard)
         assert frail.replica.error is None and frail.replica._store._con is not before
     guard.close()
     if not naive:
