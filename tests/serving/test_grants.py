@@ -61,22 +61,22 @@ def test_an_error_of_freshness_tells_of_granted_tables_only(
 ) -> None:
     if naive:
         monkeypatch.setattr(guards, "heard", lambda error, granted: error)
-    later(alone, monkeypatch, HIDDEN, 77)
+    later(alone, monkeypatch, HIDDEN, 4321)
     guard = Guard(alone.replica)
     asks = (
         Ask("SELECT 1", level="strong", timeout=0.1),
         Ask("SELECT 1", level="bounded", max_staleness=0.001, timeout=0.1),
-        Ask("SELECT 1", after=f"{HIDDEN}/0:78", timeout=0.1),
+        Ask("SELECT 1", after=f"{HIDDEN}/0:4322", timeout=0.1),
     )
     for ask in asks:
         everything = told(guard, ask, None)
-        assert isinstance(everything, NotFreshEnough) and f"{HIDDEN}/0 by 77" in str(everything)
+        assert isinstance(everything, NotFreshEnough) and f"{HIDDEN}/0 by 4321" in str(everything)
         with caught(naive):
             error = told(guard, ask)
             assert isinstance(error, NotFreshEnough)
-            assert HIDDEN not in str(error) and "77" not in str(error)
+            assert HIDDEN not in str(error) and "4321" not in str(error)
     with caught(naive):
-        error = told(guard, Ask("SELECT 1", after=f"{HIDDEN}/0:78,{ORDERS}/0:105", timeout=0.1))
+        error = told(guard, Ask("SELECT 1", after=f"{HIDDEN}/0:4322,{ORDERS}/0:105", timeout=0.1))
         assert f"100 offsets behind, {ORDERS}/0 by 100" in str(error) and HIDDEN not in str(error)
     guard.close()
 
@@ -84,7 +84,7 @@ def test_an_error_of_freshness_tells_of_granted_tables_only(
 def test_a_table_without_a_grant_is_refused_before_anything_is_waited_for(
     alone: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later(alone, monkeypatch, HIDDEN, 77)
+    later(alone, monkeypatch, HIDDEN, 4321)
     guard = Guard(alone.replica)
     asked = threading.Event()
     monkeypatch.setattr(alone.replica, "goal", lambda *args: asked.set())
