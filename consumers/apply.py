@@ -95,6 +95,7 @@ class Applier:
         self._patiently = Patience(self._stopping, progress.waiting_for, _log).ask
         self._thread = threading.Thread(target=self._run, name="merganser-apply", daemon=True)
         self._failures = 0
+        self._suspected = threading.Event()
         self._split = False
         self._looked_at = self._reported_at = self._closed_at = 0.0
         self._reported = Position()
@@ -117,6 +118,10 @@ class Applier:
             self._thread.join()
         self._worker.shutdown()
         self._looker.shutdown()
+
+    def suspect(self) -> None:
+        """A reader met a fatal error: look whether the store is still good. From any thread."""
+        self._suspected.set()
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -144,6 +149,8 @@ class Applier:
 
     def turn(self) -> None:
         """Poll once, and do what became due."""
+        if self._suspected.is_set():
+            self._probe()
         poll = self._patiently(self._poll)
         stopped = self._collector.add(poll)
         if self._many_undecoded():
@@ -157,6 +164,17 @@ class Applier:
         if self._due():
             self._hand_over()
         self._housekeeping()
+
+    def _probe(self) -> None:
+        """What a reader met may be of the store before a reopen; then there is nothing to do."""
+        self._suspected.clear()
+        self._settle()
+        try:
+            self._store.probe()
+        except duckdb.Error as error:
+            failures = self._failures
+            self.recover(error)
+            self._failures = failures  # what readers bring about does not end the loop, however often
 
     def _poll(self) -> Poll:
         return self._reader.poll(self._limits.poll_records, self._wait_s(), self._limits.linger_ms / 1000)

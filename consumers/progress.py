@@ -111,7 +111,7 @@ class Progress:
             behind = self._behind(applied, read)
             if behind:
                 self._raise_if_hopeless(behind)
-                raise NotFreshEnough(level, timeout_s, self._how_far(behind))
+                raise NotFreshEnough(level, timeout_s, self._how_far(behind), lacks=behind)
 
     def _behind(self, applied: Position, read: Position) -> dict[TopicPartition, int]:
         """How many offsets each partition lacks."""
@@ -136,8 +136,13 @@ class Progress:
             raise MerganserError(f"the apply loop ended: {self._error!r}") from self._error
 
     def _how_far(self, behind: Mapping[TopicPartition, int]) -> str:
-        furthest, by = max(behind.items(), key=lambda item: item[1])
-        text = f"{sum(behind.values())} offsets behind, {furthest} by {by}"
+        text, furthest = how_far(behind), max(behind, key=behind.__getitem__)
         if self._read[furthest] > self._applied[furthest]:
             text += ", where records wait for their transactions to become whole"
         return f"{text}; waiting for {self._waiting_for}" if self._waiting_for else text
+
+
+def how_far(behind: Mapping[TopicPartition, int]) -> str:
+    """What partitions lack, in words."""
+    furthest, by = max(behind.items(), key=lambda item: item[1])
+    return f"{sum(behind.values())} offsets behind, {furthest} by {by}"

@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 #: How long a read that is late already looks for the reason.
 _ASK_S = 1.0
 
+_FAILED = "the store failed and is being reopened: run the query again"
+
 
 class Replica:
     """Tables of the log, kept exactly once in the DuckDB file *path*, applied in the background.
@@ -127,7 +129,8 @@ class Replica:
             with self.reading_at(goal, deadline) as reading:
                 return run(reading, statement, params)
         except duckdb.FatalException as error:
-            raise StoreError("the store failed and is being reopened: run the query again") from error
+            self.suspect()
+            raise StoreError(_FAILED) from error
         except duckdb.Error as error:  # before the query itself began
             raise query_error(error) from error
 
@@ -170,13 +173,18 @@ class Replica:
             try:
                 cursor.execute(parsed("BEGIN TRANSACTION READ ONLY")).fetchall()
                 yield cursor
-            except duckdb.FatalException:
-                raise
+            except duckdb.FatalException as error:
+                self.suspect()
+                raise StoreError(_FAILED) from error
             except (duckdb.Error, OSError) as error:
                 mine = read_error(self.path, error)
                 if mine is None:
                     raise
                 raise mine from error
+
+    def suspect(self) -> None:
+        """A query met a fatal error: have the apply loop look at the store, and open it anew if it has to."""
+        self._applier.suspect()
 
     # -- the steps of a query, for who serves them ---------------------------------------------
 
@@ -315,7 +323,7 @@ class Replica:
             if not hanging:
                 raise
             told = "; ".join(map(str, hanging))
-            raise NotFreshEnough(late.level, deadline.timeout_s, f"{late.behind}; {told}") from None
+            raise NotFreshEnough(late.level, deadline.timeout_s, f"{late.behind}; {told}", lacks=late.lacks) from None
 
     def _sample(self, partitions: Collection[TopicPartition], deadline: Deadline) -> Position:
         """The log's ends, asked for now."""

@@ -139,6 +139,10 @@ class Store:
         if stored_group != group:
             raise UsageError(f"store {self.path} belongs to group {stored_group!r}, not {group!r}")
 
+    def probe(self) -> None:
+        """A FatalException if DuckDB has given the open file up, which a reader's query may have brought about."""
+        run(self._con, "SELECT 1")
+
     def reopen(self) -> None:
         """Close and open the file, so that DuckDB says what was committed. Reads in flight fail."""
         with self._gate.closed(grace_s=0):

@@ -54,8 +54,12 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .position import TopicPartition
 
 
 class MerganserError(Exception):
@@ -942,6 +946,8 @@ class NotFreshEnough(ReadError):
     timeout_s: float
     behind: str
     hint: str = "raise the timeout, or read at level=eventual; `merganser status` shows the lag"
+    lacks: Mapping[TopicPartition, int] = field(default_factory=dict)
+    """Offsets that partitions of the replica lack, where it is they that were waited for."""
 
     def what(self) -> str:
         return f"not fresh enough for {self.level!r} within {self.timeout_s:.3g} s: {self.behind}"

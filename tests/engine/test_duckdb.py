@@ -130,3 +130,20 @@ def test_a_result_streams_with_its_types_and_is_interrupted(con: duckdb.DuckDBPy
 def test_a_statement_tells_the_types_of_its_parameters(con: duckdb.DuckDBPyConnection) -> None:
     _, _, parameters, *_ = con.cursor()._bind("SELECT ? FROM t WHERE a = ? AND b LIKE ?")
     assert [(name, str(type_)) for name, type_ in parameters] == [("1", "UNKNOWN"), ("2", "INTEGER"), ("3", "VARCHAR")]
+
+
+def test_a_fatal_error_is_met_by_every_later_statement(tmp_path: Path) -> None:
+    """So that `SELECT 1` tells whether the store has to be opened anew (`Store.probe`)."""
+    with duckdb.connect(str(tmp_path / "broken.duckdb")) as con:
+        con.execute("CREATE TABLE t AS FROM range(1000)")
+        doomed(con)
+        for other in (con, con.cursor()):
+            with pytest.raises(duckdb.FatalException):
+                other.execute("SELECT 1")
+
+
+def doomed(con: duckdb.DuckDBPyConnection) -> None:
+    """Have the instance of *con* given up by DuckDB: no checkpoint can be written."""
+    con.execute("SET GLOBAL disabled_filesystems = 'LocalFileSystem'")
+    with pytest.raises(duckdb.FatalException):
+        con.execute("CHECKPOINT")

@@ -21,8 +21,8 @@ import pytest
 
 import merganser as mg
 from merganser.pipeline.config import ServeConfig
-from merganser.pipeline.serving import client as client_module
 from merganser.pipeline.serving.client import alive
+from merganser.pipeline.serving.client import client as client_module
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.http.problems import headers_of, problem, status_of
 from merganser.pipeline.serving.marks import APPLIED, POSITION, TYPES

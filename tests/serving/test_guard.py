@@ -232,7 +232,7 @@ def test_what_nobody_foresaw_takes_nobodys_place(served: World, monkeypatch: pyt
     for _ in range(guard.limits.answers + 1):
         with pytest.raises(ZeroDivisionError):
             guard.ask(Ask("SELECT 1"))
-    assert guard._asking == 0
+    assert guard._asking.total() == 0
     guard.close()
 
 

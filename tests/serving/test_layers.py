@@ -35,7 +35,7 @@ def served(tmp_path: Path) -> Iterator[World]:
 
 def unjudged(self: Checker, sql: str, everything: bool) -> Checked:
     """In the place of Checker.check: no look at the statement's type, nor at its names."""
-    return Checked(sql, duckdb.extract_statements("SELECT 1")[0], "SELECT 1", Shape(), Growth(0, 0, 0))
+    return Checked(sql, duckdb.extract_statements("SELECT 1")[0], "SELECT 1", Shape(), Growth())
 
 
 @both_ways

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.pipeline.serving import attempts, login, secrets
+from merganser.pipeline.serving.users import attempts, login, secrets
 from merganser.pipeline.serving.users.attempts import FORGOTTEN_S, LONGEST_S, OF_A_PAIR, OF_AN_ADDRESS, Attempts
 from merganser.pipeline.serving.users.login import BELIEVED_S, Logins
 from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash

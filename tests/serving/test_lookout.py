@@ -49,7 +49,7 @@ def test_it_is_ready_once_it_had_what_the_log_had_at_the_start() -> None:
     lookout = Lookout(replica, log)
     assert "not known" in str(lookout.not_ready())
     lookout.look()
-    assert "15 records behind" in str(lookout.not_ready())
+    assert "still behind" in str(lookout.not_ready())
     log.end = log.stable = Position({A: 1000, B: 5})
     lookout.look()
     replica.position = Position({A: 10, B: 5})
@@ -76,7 +76,8 @@ def test_a_log_that_is_away_before_anything_was_seen_is_told() -> None:
     log.away = True
     lookout = Lookout(Replica(), log)
     lookout.look()
-    assert "it is away" in str(lookout.not_ready()) and lookout.lag() == {}
+    assert "not known" in str(lookout.not_ready()) and lookout.lag() == {}
+    assert "it is away" in str(lookout.sight.away)
 
 
 def test_what_is_stuck_grows_old_until_it_moves() -> None:

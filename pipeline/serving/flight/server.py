@@ -24,9 +24,10 @@ from ....consumers.reads import level_named
 from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
 from ..guard.answer import Answer
-from ..guard.ask import Ask
+from ..guard.ask import Ask, seconds
 from ..guard.describe import Described
 from ..guard.guard import Guard
+from ..users.binding import name_of
 from . import catalog, messages
 from .access import Calls, Doorkeeper, Logins, Open, Who, headers_of
 from .failures import answered, flight_error
@@ -130,7 +131,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         name, command = _command(descriptor)
         if name in _METADATA:
             return _info(_METADATA[name](command), descriptor, bytes(descriptor.command))
-        answer = self._guard.ask(self._asked(who, name, command, context), tables=who.tables)
+        answer = self._guard.ask(self._asked(who, name, command, context), tables=who.tables, user=name_of(who))
         answer.expire(_FETCH_S)
         handle = self._answers.add(who.name, answer)
         ticket = messages.pack(messages.make("TicketStatementQuery", statement_handle=handle))
@@ -146,7 +147,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         if name == "CommandPreparedStatementQuery":
             return flight.SchemaResult(self._prepared(who, command.prepared_statement_handle).described.schema)
         ask = self._asked(who, name, command, context)
-        return flight.SchemaResult(self._guard.describe(ask, tables=who.tables).schema)
+        return flight.SchemaResult(self._guard.describe(ask, tables=who.tables, user=name_of(who)).schema)
 
     @answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
@@ -253,7 +254,8 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
     def _prepare(self, who: Who, request: Any, context: flight.ServerCallContext) -> bytes:
         if request.transaction_id:
             raise flight.FlightServerError(_NO_TRANSACTIONS)
-        described = self._guard.describe(fresh(Ask(request.query), headers_of(context)), tables=who.tables)
+        ask = fresh(Ask(request.query), headers_of(context))
+        described = self._guard.describe(ask, tables=who.tables, user=name_of(who))
         handle = self._statements.add(who.name, Prepared(request.query, described))
         result = messages.make(
             "ActionCreatePreparedStatementResult",
@@ -306,23 +308,10 @@ def fresh(ask: Ask, headers: Mapping[str, str]) -> Ask:
         if name.startswith("merganser-") and name not in _FRESHNESS:
             raise UsageError(f"unknown header {name[:50]!r}: one of {', '.join(_FRESHNESS)}")
     level = level_named(headers.get("merganser-level", "eventual"))
-    staleness, timeout = _seconds(headers, "merganser-max-staleness"), _seconds(headers, "merganser-timeout")
+    staleness, timeout = (seconds(n, headers.get(n)) for n in ("merganser-max-staleness", "merganser-timeout"))
     after = Position.parse(headers["merganser-after"]) if headers.get("merganser-after") else None
     asked = replace(ask, level=level, after=after, max_staleness=staleness)
     return asked if timeout is None else replace(asked, timeout=timeout)
-
-
-def _seconds(headers: Mapping[str, str], name: str) -> float | None:
-    text = headers.get(name)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise UsageError(f"{name} is a number of seconds, not {text[:50]!r}")
-    return value
 
 
 def _command(descriptor: flight.FlightDescriptor) -> tuple[str, Any]:

@@ -37,13 +37,22 @@ class Running:
     """One query in the store, between its transaction's begin and its end. A Watched."""
 
     def __init__(
-        self, reading: Reading, stack: ExitStack, query_s: float, until_s: float, gone: threading.Event
+        self,
+        reading: Reading,
+        stack: ExitStack,
+        query_s: float,
+        until_s: float,
+        gone: threading.Event,
+        user: str | None,
     ) -> None:
         self.reading, self.cursor, self._stack = reading, reading.cursor, stack
         self.until_s, self._query_s, self._gone = until_s, query_s, gone
+        self.user = user
         self._lock = threading.Lock()
         self._why: MerganserError | None = None
         self._left = False
+        self.failed = False
+        """True once it met an error that the store does not survive."""
 
     @property
     def stopping(self) -> bool:
@@ -65,18 +74,24 @@ class Running:
         self._stack.close()
 
     def error(self, error: Exception) -> MerganserError:
-        """What the client hears of *error*."""
+        """What the client hears of *error*. Before it is left, so that it is known whether the store failed."""
         if self._why is not None:
             return self._why
         if isinstance(error, MerganserError):
             return error
+        self.failed |= fatal(error)
         return told(error)
+
+
+def fatal(error: Exception) -> bool:
+    """Whether DuckDB, or Arrow in its place, says that it has given the store up."""
+    return isinstance(error, duckdb.FatalException) or "FATAL Error" in str(error)
 
 
 def told(error: Exception) -> MerganserError:
     """What a client hears of what DuckDB, or Arrow in its place, says. No paths."""
     text = str(error)
-    if isinstance(error, duckdb.FatalException):
+    if fatal(error):
         return StoreError("the store failed and is being reopened: run the query again")
     if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)) or "Out of Memory Error" in text:
         return TooLarge("the query needs more memory, or room to spill, than the node has")
@@ -110,7 +125,7 @@ class Answer:
         closed: Callable[[Answer], None],
     ) -> None:
         self.schema: pa.Schema = reader.schema
-        self.types = types
+        self.types, self.user = types, running.user
         self.position, self.applied = positions
         self.until_s = time.monotonic() + limits.answer_s
         self._limits = limits
@@ -168,16 +183,14 @@ class Answer:
 
     def cancel(self) -> None:
         """Stop the query. Who reads it hears of it."""
-        self._spool.fail(QueryCancelled())
-        self._running.stop(QueryCancelled())
+        self.stop(QueryCancelled())
 
     def close(self) -> None:
         """No more is wanted: a query that still runs is stopped."""
         if not self._done.is_set():
             self._done.set()
             self._spool.close()
-            self._running.stop(QueryCancelled())
-            self._on_closed(self)
+            self.stop(QueryCancelled())
 
     def __enter__(self) -> Answer:
         return self
@@ -210,8 +223,9 @@ class Answer:
                 if nbytes is not None and self._spool.nbytes >= nbytes:
                     return False
         except Exception as error:  # noqa: BLE001  # whatever it is: its client must hear, the store be left
+            why = self._running.error(error)
             self._leave()
-            self._spool.end(self._running.error(error))
+            self._spool.end(why)
         else:
             self._leave()
             self._spool.end()

@@ -5,11 +5,14 @@ Pure: no I/O here. Every door turns a request into an :class:`Ask` and hands it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from ....consumers.reads import Level, Params
 from ....schemas.errors import UsageError
 from ....schemas.position import Position
+
+_A_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,20 @@ class Ask:
     after: Position | str | None = None
     max_staleness: float | None = None
     timeout: float = 30.0
+
+
+def seconds(name: str, value: object) -> float | None:
+    """*value*, as a client said it in a header, a query string or JSON, as *name* of an Ask; None if it said nothing.
+    UsageError."""
+    if value is None:
+        return None
+    try:
+        found = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not 0 < found <= _A_DAY_S:
+        raise UsageError(f"{name} is a number of seconds above 0, up to a day, not {str(value)[:40]!r}")
+    return found
 
 
 @dataclass(frozen=True)

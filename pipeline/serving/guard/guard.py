@@ -18,34 +18,47 @@ Invariants
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from ....consumers.reads import Goal
 from ....consumers.replica import Replica
-from ....schemas.errors import BadQuery, QueryCancelled, TooBusy
+from ....schemas.errors import BadQuery, MerganserError, QueryCancelled, TooBusy
 from ....schemas.kafka import Deadline
-from .answer import Answer, Running, told
+from .answer import Answer, Running, fatal, told
 from .ask import Ask, ServingLimits
 from .catalog import ServedTable, arrow_schema, plain_names, served_tables
 from .checked import Checked, Checker
 from .describe import Described, describe
 from .places import Places
-from .rules import grant, shown
+from .rules import grant
 from .spool import Room
+from .telling import heard, shown
 from .watch import Watch
 
 #: How long the end of a guard waits for queries that cannot be interrupted where they are.
 _CLOSING_S = 10.0
 
+#: One of so many answers is kept for others than the user who has the rest.
+_KEPT_FOR_OTHERS = 4
+
 #: Rows that DuckDB hands over at once.
 _BATCH_ROWS = 65_536
+
+
+class Who(NamedTuple):
+    """Who asks: *user* by name, None where nobody has one; *tables* that may be read, None for all."""
+
+    user: str | None
+    tables: Collection[str] | None
 
 
 @dataclass
@@ -76,47 +89,58 @@ class Guard:
         self._watch = Watch(self.limits.growth)
         self._changed = threading.Condition()
         self._answers: set[Answer] = set()
-        self._asking = 0
+        self._asking: Counter[str | None] = Counter()
         self._counts = Counts()
         self._closed = False
 
     # -- for the doors -----------------------------------------------------------------------
 
-    def ask(self, ask: Ask, *, tables: Collection[str] | None = None, gone: threading.Event | None = None) -> Answer:
-        """The answer to *ask*, of who may read *tables* (None: all, ``_merganser`` too). Close it. Once *gone* is set,
-        nobody waits for it any more: the query is cancelled.
+    def ask(
+        self,
+        ask: Ask,
+        *,
+        tables: Collection[str] | None = None,
+        gone: threading.Event | None = None,
+        user: str | None = None,
+    ) -> Answer:
+        """The answer to *ask*, of *user*, who may read *tables* (None: all, ``_merganser`` too). Close it. Once *gone*
+        is set, nobody waits for it any more: the query is cancelled. Users who are named share what there is.
 
         BadQuery, NotAllowed, TooBusy, TooLarge, QueryTimeout, QueryCancelled, and the errors of ``Replica.query``.
         """
         began_s = monotonic()
         deadline = Deadline(min(ask.timeout, self.limits.query_s))
-        self._enter()
+        self._enter(user)
         try:
-            answer = self._answer(ask, tables, deadline, gone or threading.Event())
+            answer = self._answer(ask, Who(user, tables), deadline, gone or threading.Event())
         except BaseException as error:
             turned_away = isinstance(error, (BadQuery, TooBusy))
-            self._note(began_s, refused=turned_away, failed=not turned_away)
+            self._note(user, began_s, refused=turned_away, failed=not turned_away)
+            if isinstance(error, MerganserError):
+                raise heard(error, tables) from error.__cause__
             raise
-        self._note(began_s, answered=True)
+        self._note(user, began_s, answered=True)
         return answer
 
-    def describe(self, ask: Ask, *, tables: Collection[str] | None = None) -> Described:
+    def describe(self, ask: Ask, *, tables: Collection[str] | None = None, user: str | None = None) -> Described:
         """What *ask* would give, and what parameters it has, without running it. The errors of :meth:`ask`."""
         began_s = monotonic()
         deadline = Deadline(min(ask.timeout, self.limits.query_s))
-        self._enter()
+        self._enter(user)
         try:
-            checked = self._checker.check(ask.sql, tables is None)
+            checked = self._checked(ask, tables)
             goal = self.replica.goal(ask.sql, "eventual", None, None, deadline)
-            running = self._run(goal, checked, tables, deadline, threading.Event())
+            running = self._run(goal, checked, Who(user, tables), deadline, threading.Event())
             try:
                 return describe(running.cursor, checked.statement, checked.sql)
             except Exception as error:
                 raise running.error(error) from error
             finally:
                 self._left(running)
+        except MerganserError as error:
+            raise heard(error, tables) from error.__cause__
         finally:
-            self._note(began_s)
+            self._note(user, began_s)
 
     def tables(self, tables: Collection[str] | None = None) -> list[ServedTable]:
         """The tables that may be read, with their columns, those of ``_merganser`` after the others."""
@@ -148,36 +172,50 @@ class Guard:
             answer.stop(why)
             answer.close()
         with self._changed:
-            self._changed.wait_for(lambda: not self._asking and not self._places.used, _CLOSING_S)
+            self._changed.wait_for(lambda: not self._asking.total() and not self._places.used, _CLOSING_S)
         self._watch.close()
         self._checker.close()
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _enter(self) -> None:
+    def _enter(self, user: str | None) -> None:
+        most = self.limits.answers
         with self._changed:
             self._counts.asked += 1
             if self._closed:
                 raise QueryCancelled("since the node stops")
-            if self._asking + len(self._answers) >= self.limits.answers:
+            asking, reading = self._asking.total(), len(self._answers)
+            mine = self._asking[user] + sum(answer.user == user for answer in self._answers)
+            full = asking + reading >= most
+            if full or (user is not None and mine >= max(1, most - most // _KEPT_FOR_OTHERS)):
                 self._counts.refused += 1
-                raise TooBusy(f"{len(self._answers)} answers are being read, {self._asking} asked for")
-            self._asking += 1
+                raise TooBusy(f"{reading} answers are being read, {asking} asked for" + ("" if full else ", by you"))
+            self._asking[user] += 1
 
-    def _note(self, began_s: float, answered: bool = False, refused: bool = False, failed: bool = False) -> None:
+    def _note(
+        self, user: str | None, began_s: float, answered: bool = False, refused: bool = False, failed: bool = False
+    ) -> None:
         with self._changed:
-            self._asking -= 1
+            self._asking[user] -= 1
+            self._asking += Counter()  # drops those who ask nothing
             self._counts.seconds += monotonic() - began_s
             self._counts.answered += answered
             self._counts.refused += refused
             self._counts.failed += failed
             self._changed.notify_all()
 
-    def _answer(self, ask: Ask, tables: Collection[str] | None, deadline: Deadline, gone: threading.Event) -> Answer:
+    def _checked(self, ask: Ask, tables: Collection[str] | None) -> Checked:
         checked = self._checker.check(ask.sql, tables is None)
+        # Before anything is waited for, so that nobody hears what becomes of others' tables. Whether a name of the
+        # query's own is a table's too is seen in the state that is read.
+        grant(checked.shape, self.replica.path.stem, tables, tuple)
+        return checked
+
+    def _answer(self, ask: Ask, who: Who, deadline: Deadline, gone: threading.Event) -> Answer:
+        checked = self._checked(ask, who.tables)
         goal = self.replica.goal(checked.query, ask.level, ask.after, ask.max_staleness, deadline)
         self.replica.reach(goal, deadline)  # who waits for freshness takes nobody's place
-        running = self._run(goal, checked, tables, deadline, gone)
+        running = self._run(goal, checked, who, deadline, gone)
         try:
             # What a relation's to_arrow_reader() does, without binding it three times; tests/engine pins it.
             values = ask.params if ask.params is None or isinstance(ask.params, dict) else list(ask.params)
@@ -185,10 +223,11 @@ class Guard:
             types = tuple(str(column[1]) for column in result.description)
             reader = result.arrow_reader()
         except Exception as error:
+            why = running.error(error)
             self._left(running)
-            raise running.error(error) from error
+            raise why from error
         read, applied = running.reading.position, running.reading.applied
-        places = (shown(read, tables, ask.after), shown(applied, tables, ask.after))
+        places = (shown(read, who.tables, ask.after), shown(applied, who.tables, ask.after))
         answer = Answer(running, reader, types, places, self._room, self.limits, self._left, self._forget)
         with self._changed:
             self._answers.add(answer)
@@ -196,22 +235,22 @@ class Guard:
         answer.begin()
         return answer
 
-    def _run(
-        self, goal: Goal, checked: Checked, tables: Collection[str] | None, deadline: Deadline, gone: threading.Event
-    ) -> Running:
+    def _run(self, goal: Goal, checked: Checked, who: Who, deadline: Deadline, gone: threading.Event) -> Running:
         """*checked*, about to run: in its place, in a transaction, its tables granted. To be :meth:`_left`."""
-        self._places.take(Deadline(min(deadline.left_s, self.limits.queue_s)))
+        self._places.take(Deadline(min(deadline.left_s, self.limits.queue_s)), who.user)
         try:
             with ExitStack() as stack:
                 reading = stack.enter_context(self.replica.reading_at(goal, deadline))
-                grant(checked.shape, self.replica.path.stem, tables, partial(plain_names, reading.cursor))
+                grant(checked.shape, self.replica.path.stem, who.tables, partial(plain_names, reading.cursor))
                 until_s = monotonic() + deadline.left_s
-                running = Running(reading, stack.pop_all(), deadline.timeout_s, until_s, gone)
+                running = Running(reading, stack.pop_all(), deadline.timeout_s, until_s, gone, who.user)
         except duckdb.Error as error:
-            self._places.give()
+            self._places.give(who.user)
+            if fatal(error):
+                self.replica.suspect()
             raise told(error) from error
         except BaseException:
-            self._places.give()
+            self._places.give(who.user)
             raise
         self._watch.running(running)
         return running
@@ -221,8 +260,10 @@ class Guard:
         try:
             running.leave()
         finally:
+            if running.failed:
+                self.replica.suspect()
             self._watch.left(running)
-            self._places.give()
+            self._places.give(running.user)
             with self._changed:
                 self._changed.notify_all()
 

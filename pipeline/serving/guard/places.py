@@ -1,48 +1,97 @@
-"""How many queries run, wait and are answered at once."""
+"""How many queries run, wait and are answered at once, and whose turn it is.
+
+Invariants
+- A free place goes to the user who has the fewest, and among those to who waits for longest: however much one user
+  asks, another one's turn comes.
+- A user who is known by name never has the last place, for what runs cannot be told to wait. A full queue is shared
+  alike: who has most in it makes way.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ....schemas.errors import TooBusy
 from ....schemas.kafka import Deadline
 
 
+@dataclass(eq=False)
+class Waiter:
+    """Somebody in the queue. *user* is None where nobody is known by name."""
+
+    user: str | None
+    sent_away: bool = False
+
+
+def next_of(queue: Sequence[Waiter], held: Mapping[str | None, int], size: int) -> Waiter | None:
+    """Who of *queue*, oldest first, has the next of *size* places, of which users hold some. Pure."""
+    if sum(held.values()) >= size:
+        return None
+    may = [waiter for waiter in queue if waiter.user is None or held.get(waiter.user, 0) < max(1, size - 1)]
+    return min(may, key=lambda waiter: held.get(waiter.user, 0), default=None)
+
+
+def makes_way(queue: Sequence[Waiter], user: str | None) -> Waiter | None:
+    """Who of a full *queue* leaves it for *user*: the newest of who has most in it, if that is more than *user* would
+    have. Pure."""
+    seats = Counter(waiter.user for waiter in queue)
+    [(greediest, most)] = seats.most_common(1)
+    if most <= seats[user] + 1:
+        return None
+    return next(waiter for waiter in reversed(queue) if waiter.user == greediest)
+
+
 class Places:
-    """*running* places, and a queue of at most *queued* before them: first come, first served."""
+    """*size* places, and a queue of at most *queued* before them. Safe across threads."""
 
-    def __init__(self, running: int, queued: int) -> None:
+    def __init__(self, size: int, queued: int) -> None:
         self._changed = threading.Condition()
-        self._free = running
-        self._queue: deque[object] = deque()
-        self._queued = queued
-        self._size = running
+        self._size, self._queued = size, queued
+        self._held: Counter[str | None] = Counter()
+        self._queue: list[Waiter] = []
 
-    def take(self, deadline: Deadline) -> None:
-        """Have a place. TooBusy if the queue is full, or *deadline* passes in it."""
-        me = object()
+    def take(self, deadline: Deadline, user: str | None = None) -> None:
+        """Have a place, to be given back by :meth:`give`. TooBusy if the queue is full, or *deadline* passes in it."""
+        me = Waiter(user)
         with self._changed:
-            if len(self._queue) >= self._queued and not (self._free and not self._queue):
-                raise TooBusy(f"{self.used} queries run, {len(self._queue)} wait")
+            if len(self._queue) >= self._queued:
+                self._send_away(makes_way(self._queue, user))
             self._queue.append(me)
             try:
-                if not self._changed.wait_for(lambda: self._free and self._queue[0] is me, deadline.left_s):
+                if not self._changed.wait_for(lambda: me.sent_away or self._turn(me), deadline.left_s):
                     raise TooBusy(f"{self.used} queries run; waited {deadline.timeout_s:.3g} s for a place")
-                self._free -= 1
+                if me.sent_away:
+                    raise TooBusy(f"{self.used} queries run, and others have fewer that wait")
+                self._held[user] += 1
             finally:
-                self._queue.remove(me)
+                if not me.sent_away:
+                    self._queue.remove(me)
                 self._changed.notify_all()
 
-    def give(self) -> None:
+    def give(self, user: str | None = None) -> None:
         with self._changed:
-            self._free += 1
+            self._held[user] -= 1
+            self._held += Counter()  # drops those who have none
             self._changed.notify_all()
 
     @property
     def used(self) -> int:
-        return self._size - self._free
+        with self._changed:
+            return self._held.total()
 
     @property
     def waiting(self) -> int:
         return len(self._queue)
+
+    def _turn(self, me: Waiter) -> bool:
+        return next_of(self._queue, self._held, self._size) is me
+
+    def _send_away(self, waiter: Waiter | None) -> None:
+        if waiter is None:
+            raise TooBusy(f"{self.used} queries run, {len(self._queue)} wait")
+        waiter.sent_away = True
+        self._queue.remove(waiter)
+        self._changed.notify_all()

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ....schemas.errors import NotAllowed
-from ....schemas.position import Position
 from .ask import ServingLimits
 from .catalog import MAIN, SYSTEM
 from .growth import Growth
@@ -74,6 +73,8 @@ _REFUSED = frozenset(
 #: A query that comes to more takes seconds to be planned, which cannot be interrupted.
 _MOST_QUERIES = 300
 _MOST_TABLES, _MOST_ALIASED, _MOST_JOINS = 300, 2_000, 64
+#: Each is made a join, and what they cost together goes by their square, or worse.
+_MOST_SUBQUERIES, _MOST_GROUPINGS = 24, 64
 
 #: These take the product of two lengths, in one step that cannot be interrupted. They are served beside functions that
 #: do not make values longer.
@@ -81,44 +82,15 @@ _QUADRATIC = frozenset(
     {"damerau_levenshtein", "editdist3", "jaro_similarity", "jaro_winkler_similarity", "levenshtein"}
 )
 _SHORT = frozenset(
-    (
-        *(
-            "+",
-            "-",
-            "*",
-            "/",
-            "//",
-            "%",
-            "~~",
-            "!~~",
-            "~~*",
-            "!~~*",
-            "like_escape",
-            "abs",
-            "ceil",
-            "floor",
-            "round",
-            "mod",
-        ),
-        *(
-            "avg",
-            "sum",
-            "count",
-            "count_star",
-            "min",
-            "max",
-            "first",
-            "any_value",
-            "arg_min",
-            "arg_max",
-            "min_by",
-            "max_by",
-        ),
-        *("coalesce", "greatest", "least", "row_number", "rank", "dense_rank", "length", "len"),
-        *("lower", "upper", "lcase", "ucase", "trim", "ltrim", "rtrim", "left", "right", "substr", "substring"),
-        "strip_accents",
-    )
-)
+    {
+        "+", "-", "*", "/", "//", "%", "~~", "!~~", "~~*", "!~~*", "like_escape",
+        "abs", "ceil", "floor", "round", "mod", "coalesce", "greatest", "least",
+        "avg", "sum", "count", "count_star", "min", "max", "first", "any_value", "arg_min", "arg_max", "min_by",
+        "max_by", "row_number", "rank", "dense_rank",
+        "length", "len", "lower", "upper", "lcase", "ucase", "trim", "ltrim", "rtrim", "left", "right", "substr",
+        "substring", "strip_accents",
+    }
+)  # fmt: skip
 
 
 def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
@@ -151,6 +123,13 @@ def bounded(growth: Growth) -> None:
         raise NotAllowed(f"aliases of aliases come to more than {_MOST_ALIASED:,} expressions")
     if growth.joins > _MOST_JOINS:
         raise NotAllowed(f"the SQL has more than {_MOST_JOINS} joins")
+    if growth.subqueries > _MOST_SUBQUERIES:
+        raise NotAllowed(
+            f"the SQL comes to more than {_MOST_SUBQUERIES} subqueries in expressions, or half as many that are joined",
+            hint="join tables in their place, make some of them a WITH, or ask several times",
+        )
+    if growth.groupings > _MOST_GROUPINGS:
+        raise NotAllowed(f"the SQL groups by more than {_MOST_GROUPINGS} sets (CUBE, ROLLUP, GROUPING SETS)")
 
 
 def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]) -> None:
@@ -175,19 +154,6 @@ def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Ca
             raise NotAllowed(f"there is no table {_shown(table)} that you may read")
     if own and (clash := sorted(own & {name.casefold() for name in found()})):
         raise NotAllowed(f"there is no table {clash[0][:200]} that you may read")
-
-
-def shown(position: Position, granted: Collection[str] | None, after: Position | str | None) -> Position:
-    """What of *position* is told to who may read *granted* (None: all). Of other tables, how much was written is not
-    theirs to know: no more of it than the token *after*, which they have, says."""
-    if granted is None:
-        return position
-    mine = {name.casefold() for name in granted}
-    token = (Position.parse(after) if isinstance(after, str) else after) or Position()
-    return Position(
-        {tp: n if tp.topic.casefold() in mine else min(n, token[tp]) for tp, n in position.items()
-         if tp.topic.casefold() in mine or tp in token}
-    )  # fmt: skip
 
 
 def _place(table: TableName, catalog: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ....schemas.errors import MerganserError
+from ..guard.telling import heard
 from ..monitoring.figures import Counting
 from ..monitoring.journal import Journal
 from ..monitoring.lookout import Lookout
@@ -107,6 +108,8 @@ class App:
                 response = await answering(self._desk, request, user)
             except ClientDisconnect:
                 response = Response(status_code=499)
+            except MerganserError as error:
+                response = self.failed(heard(error, user.tables) if user is not None else error)
             except Exception as error:  # noqa: BLE001  # whatever it is: the client hears of it, as JSON
                 response = self.failed(error)
             return self._noted(request, response, path, user, began_s)

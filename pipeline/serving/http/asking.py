@@ -7,14 +7,13 @@ spelled wrong would otherwise be answered with older rows than were asked for.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ....consumers.reads import level_named
 from ....schemas.errors import UsageError
-from ..guard.ask import Ask
+from ..guard.ask import Ask, seconds
 from ..params import params_of
 from .accept import MEDIA_TYPES, encoding_of, format_of
 from .problems import HttpError
@@ -31,8 +30,8 @@ POSITION, APPLIED = "Merganser-Position", "Merganser-Applied"
 _HEADERS = {"level": LEVEL, "after": AFTER, "max_staleness": MAX_STALENESS, "timeout": TIMEOUT}
 _KNOWN = {"sql", "params", *_HEADERS}
 
-#: A body beyond this holds no question.
-LARGEST_BODY = 16 * 2**20
+#: A body beyond this holds no question: it is ten times the longest SQL, and JSON is read in one step.
+LARGEST_BODY = 2 * 2**20
 
 _HINT = "docs/http.md shows what a query may say"
 
@@ -76,8 +75,8 @@ def asked(request: Request) -> Asked:
         params_of(said.get("params")),
         level_named(said.get("level", "eventual")),
         _text("after", said.get("after")),
-        _seconds("max_staleness", said.get("max_staleness")),
-        _seconds("timeout", said.get("timeout")) or Ask.timeout,
+        seconds("max_staleness", said.get("max_staleness")),
+        seconds("timeout", said.get("timeout")) or Ask.timeout,
     )
     return Asked(ask, _format(form, request.headers), encoding_of(request.headers.get("accept-encoding")))
 
@@ -177,15 +176,3 @@ def _text(name: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     raise UsageError(f"{name} is text, not {str(value)[:40]!r}")
-
-
-def _seconds(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    try:
-        seconds = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        seconds = math.nan
-    if not 0 < seconds <= 86_400:
-        raise UsageError(f"{name} is a number of seconds above 0, up to a day, not {str(value)[:40]!r}")
-    return seconds

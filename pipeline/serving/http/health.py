@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ....schemas.errors import Forbidden
 from ....schemas.position import Position
+from ..guard.telling import stopped_for
 from ..users.users import User
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ async def status(desk: Desk, request: Request, user: User) -> Response:
 def facts(desk: Desk, user: User) -> dict[str, Any]:
     """What *user* may know of the node."""
     replica, sight, lag = desk.replica, desk.lookout.sight, desk.lookout.lag()
-    stopped = {table: why.why for table, why in replica.stopped.items() if user.may_read(table)}
+    stopped = {table: stopped_for(why, user.tables) for table, why in replica.stopped.items() if user.may_read(table)}
+    waiting, failed = replica.waiting_for, None if replica.error is None else str(replica.error)
     applied = _granted(replica.position, user)
     tables = sorted({tp.topic for tp in applied} | set(stopped))
     told: dict[str, Any] = {
@@ -44,9 +46,9 @@ def facts(desk: Desk, user: User) -> dict[str, Any]:
         "applied": str(applied),
         "lag": sum(n for tp, n in lag.items() if user.may_read(tp.topic)) if sight.ends else None,
         "lag_seen_s": round(time.monotonic() - sight.at_s, 3) if sight.ends else None,
-        "log_away": sight.away,
-        "waiting_for": replica.waiting_for,
-        "failed": None if replica.error is None else str(replica.error),
+        "log_away": _plainly(sight.away, user, "the log does not answer"),
+        "waiting_for": _plainly(waiting, user, "what the apply loop reads from"),
+        "failed": _plainly(failed, user, "the apply loop ended"),
         "uptime_s": round(time.monotonic() - desk.began_s, 1),
         "tables": [
             {
@@ -90,6 +92,11 @@ def _check(why: str | None) -> Response:
         return JSONResponse({"ok": True})
     hint = "it may pass; GET /status says more"
     return JSONResponse({"ok": False, "error": why, "hint": hint}, 503, {"Retry-After": "1"})
+
+
+def _plainly(what: str | None, user: User, plain: str) -> str | None:
+    """*what*, which may name any table, or as much of it as *user* may know."""
+    return what if what is None or user.tables is None else plain
 
 
 def _granted(position: Position, user: User) -> Position:

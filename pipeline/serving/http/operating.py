@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ....schemas.errors import UsageError
 from ....schemas.position import Position
+from ..guard.ask import seconds
 from ..jobs.digests import digests_of
 from ..jobs.jobs import Job
 from ..jobs.snapshot import spooled
@@ -23,7 +24,7 @@ from .problems import HttpError, problem
 if TYPE_CHECKING:
     from .app import Desk
 
-_LARGEST_BODY = 1 * 2**20
+_LARGEST_BODY = 256 * 2**10
 
 _PIECE = 1 * 2**20
 
@@ -72,10 +73,11 @@ async def digests(desk: Desk, request: Request, user: User) -> Response:
 
     demand(user, "operator", "digests")
     said = loads(await body_of(request, _LARGEST_BODY), "the body")
-    after, timeout = (said.get("after", ""), said.get("timeout", 30)) if isinstance(said, dict) else (None, None)
-    if not isinstance(after, str) or isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+    after = said.get("after", "") if isinstance(said, dict) else None
+    if not isinstance(after, str):
         raise HttpError(400, "the body is an object of after and timeout", '{"after": "orders/0:120", "timeout": 30}')
-    await asyncio.to_thread(desk.replica.wait, Position.parse(after), max(0.0, min(float(timeout), 3600.0)))
+    timeout_s = seconds("timeout", said.get("timeout")) or 30.0
+    await asyncio.to_thread(desk.replica.wait, Position.parse(after), timeout_s)
     return JSONResponse({"tables": await asyncio.to_thread(digests_of, desk.replica, user.may_read)})
 
 

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from ....schemas.errors import MerganserError, QueryCancelled
 from ..monitoring.journal import shape
+from ..users.binding import name_of
 from ..users.users import User
 from .accept import MEDIA_TYPES
 from .asking import APPLIED, LARGEST_BODY, POSITION, Asked, asked, once
@@ -48,9 +49,9 @@ async def query(desk: Desk, request: Request, user: User) -> Response:
     from .app import body_of
 
     data = await body_of(request, LARGEST_BODY) if request.method == "POST" else b""
-    wanted = asked(Said(request.method, request.query_params.multi_items(), once(request.headers.items()), data))
+    said = Said(request.method, request.query_params.multi_items(), once(request.headers.items()), data)
     gone = threading.Event()
-    begun = _run(lambda: _begun(desk, wanted, user, gone))
+    begun = _run(lambda: _begun(desk, said, user, gone))
     while not begun.done():
         await asyncio.wait({begun}, timeout=_LOOK_S)
         if not begun.done() and await request.is_disconnected():
@@ -59,30 +60,33 @@ async def query(desk: Desk, request: Request, user: User) -> Response:
     if gone.is_set() and begun.exception() is None:
         begun.result().answer.close()
         raise QueryCancelled()
-    return _response(begun.result(), wanted)
+    return _response(begun.result())
 
 
 class Begun(NamedTuple):
     """An answer whose first pieces are made. *second* is None if there is no more than the first."""
 
+    wanted: Asked
     answer: Answer
     first: bytes
     second: bytes | None
     pieces: Iterator[bytes]
 
 
-def _begun(desk: Desk, wanted: Asked, user: User, gone: threading.Event) -> Begun:
+def _begun(desk: Desk, said: Said, user: User, gone: threading.Event) -> Begun:
     """What fails until then still has a status."""
-    answer = desk.guard.ask(wanted.ask, tables=user.tables, gone=gone)
+    wanted = asked(said)  # here and not in the event loop: to read JSON of megabytes takes a while
+    answer = desk.guard.ask(wanted.ask, tables=user.tables, gone=gone, user=name_of(user))
     try:
         pieces = body(answer, wanted.format, wanted.encoding)
-        return Begun(answer, next(pieces, b""), next(pieces, None), pieces)
+        return Begun(wanted, answer, next(pieces, b""), next(pieces, None), pieces)
     except BaseException:
         answer.close()
         raise
 
 
-def _response(begun: Begun, wanted: Asked) -> AnswerResponse:
+def _response(begun: Begun) -> AnswerResponse:
+    wanted = begun.wanted
     headers = {"Content-Type": _content_type(wanted.format), "Vary": "Accept, Accept-Encoding"}
     if wanted.encoding is not None:
         headers["Content-Encoding"] = wanted.encoding
@@ -122,7 +126,6 @@ class AnswerResponse(Response):
             outcome = await self._send_all(send, gone)
         finally:
             gone.cancel()
-            self._answer.cancel()
             self._answer.close()
             facts = {"rows": self._answer.rows, "bytes": self._sent, "format": self._format, "sql": self._sql}
             self.ended(outcome, **facts)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 import threading
+from functools import partial
 
 import uvicorn
 
@@ -20,12 +21,16 @@ from ..users.binding import Address, Safety, admit
 from ..users.login import Logins
 from ..users.tls import Tls
 from .app import App, Desk
+from .connection import MOST_AGREEING, Connection, Listening
 from .entrance import Entrance
 
 _log = logging.getLogger("merganser.http")
 
-#: Connections beyond this are told 503 at once.
+#: Requests beyond this are told 503 at once. That many connections there are only if none of them is slow.
 _CONNECTIONS = 512
+
+#: How long a client may take to agree on TLS; asyncio would give it a minute.
+_HANDSHAKE_S = 10.0
 
 _GRACE_S = 5
 _START_S = 15.0
@@ -38,14 +43,14 @@ class HttpDoor:
         self, desk: Desk, address: Address, logins: Logins | None = None, tls: Tls | None = None, insecure: bool = False
     ) -> None:
         anonymous = admit("HTTP", address, Safety(logins is not None, tls is not None, insecure))
-        context = None if tls is None else tls.context()
+        context = None if tls is None else tls.renewing()
         self._socket = bound(address)
         self.address = Address(address.host, self._socket.getsockname()[1])
         self.url = f"{'http' if tls is None else 'https'}://{self.address}"
         app = App(desk, Entrance(logins, anonymous, self.address))
         config = uvicorn.Config(
             app.asgi,
-            http="h11",
+            http=partial(Connection, came_in=self._socket.came_in),  # type: ignore[arg-type]  # it makes them
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -60,7 +65,8 @@ class HttpDoor:
         config.load()
         # What it tells (a client that hung up, an answer that broke off) is in the request log.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        config.ssl = context
+        config.ssl, self._tls = context, context is not None
+        self._socket.most = MOST_AGREEING if self._tls else None
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="merganser-http", daemon=True)
         self._failed: BaseException | None = None
@@ -86,17 +92,23 @@ class HttpDoor:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._server.serve(sockets=[self._socket]))
+            asyncio.run(self._serve())
         except BaseException as error:  # noqa: BLE001  # `start` tells it, or the log does
             self._failed = error
             _log.error("the HTTP door ended: %r", error)
 
+    async def _serve(self) -> None:
+        if self._tls:
+            loop = asyncio.get_running_loop()
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=_HANDSHAKE_S)  # type: ignore[method-assign]
+        await self._server.serve(sockets=[self._socket])
 
-def bound(address: Address) -> socket.socket:
+
+def bound(address: Address) -> Listening:
     """A socket that listens at *address*. UsageError if it cannot."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     # asyncio sets TCP_NODELAY on sockets that say that they are TCP's; else each answer waits 40 ms for an ACK.
-    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made = Listening(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((address.host, address.port))

@@ -6,7 +6,6 @@ such, and what was seen before stays, with its age.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from ....schemas.errors import LogError, TableStopped
 from ....schemas.position import Position, TopicPartition
+from .repeating import Repeating
 
 _EVERY_S = 2.0
 #: Until the replica has caught up for the first time, somebody may wait for that.
@@ -74,7 +74,7 @@ def seen(before: Sight, ends: Position, stable: Position, now_s: float) -> Sight
 
 
 class Lookout:
-    """Looks at the log in a thread, between :meth:`start` and :meth:`stop`."""
+    """Looks at the log in a thread, between ``start`` and ``stop``."""
 
     def __init__(self, replica: Follower, log: Ends, every_s: float = _EVERY_S) -> None:
         self._replica, self._log, self._every_s = replica, log, every_s
@@ -82,16 +82,8 @@ class Lookout:
         self._lacking: Mapping[TopicPartition, int] | None = None
         self._goal: Position | None = None
         self._caught_up = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="merganser-lookout", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._looking = Repeating("merganser-lookout", self._step)
+        self.start, self.stop = self._looking.start, self._looking.stop
 
     @property
     def sight(self) -> Sight:
@@ -108,14 +100,14 @@ class Lookout:
         return self._lacking
 
     def not_ready(self) -> str | None:
-        """Why nobody should be sent here; None if the replica may be asked.
+        """Why nobody should be sent here; None if the replica may be asked. Anybody may hear it, so it has no names.
 
         It is ready from when it first had all that the log had at its start. Later on a reader says how fresh its
         answer has to be.
         """
         if self._replica.error is not None:
             return "the apply loop ended"
-        if self._stopping.is_set():
+        if self._looking.stopping:
             return "the node stops"
         if not self._caught_up:
             return self._behind()
@@ -124,11 +116,11 @@ class Lookout:
     def _behind(self) -> str | None:
         goal = self._goal
         if goal is None:
-            return f"how far the log is, is not known: {self._sight.away}"
+            return "how far the log is, is not known yet"
         stopped = self._replica.stopped
         behind = {tp: n for tp, n in self._replica.position.behind(goal).items() if tp.topic not in stopped}
         if behind:
-            return f"still {sum(behind.values())} records behind what the log had at the start"
+            return "still behind what the log had at the start"
         self._caught_up = True
         return None
 
@@ -152,7 +144,6 @@ class Lookout:
         if not self._caught_up:
             self._behind()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.look()
-            self._stopping.wait(self._every_s if self._caught_up else min(_EAGER_S, self._every_s))
+    def _step(self) -> float:
+        self.look()
+        return self._every_s if self._caught_up else min(_EAGER_S, self._every_s)

@@ -8,7 +8,6 @@ Invariants
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ....schemas.position import Position, TopicPartition
+from .repeating import Repeating
 
 _EVERY_S = 1.0
 _SAMPLES = 300
@@ -63,16 +63,8 @@ class Pulse:
         self._replica, self._lookout, self._now = replica, lookout, now
         self._was = replica.read_position
         self._samples: deque[Sample] = deque([following(Sample(0), self._was, self._was, None, now())], _SAMPLES)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="merganser-pulse", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        beating = Repeating("merganser-pulse", self._step, _EVERY_S)
+        self.start, self.stop = beating.start, beating.stop
 
     def beat(self) -> None:
         """One sample."""
@@ -96,6 +88,6 @@ class Pulse:
             },
         }
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_EVERY_S):
-            self.beat()
+    def _step(self) -> float:
+        self.beat()
+        return _EVERY_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Protocol
 
 from ....schemas.errors import UnsafeDoor, UsageError
 from .users import User
@@ -13,6 +14,18 @@ LOCAL = User("local", "operator")
 
 #: Without users, and said to be meant so: anybody.
 ANYBODY = User("anybody", "reader")
+
+
+class Named(Protocol):
+    """A user, of whichever door."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def name_of(user: Named) -> str | None:
+    """By which *user* is known; None for those of whom it is not known who they are."""
+    return None if user is LOCAL or user is ANYBODY else user.name
 
 
 @dataclass(frozen=True)
