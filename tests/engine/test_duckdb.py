@@ -130,3 +130,37 @@ def test_a_result_streams_with_its_types_and_is_interrupted(con: duckdb.DuckDBPy
 def test_a_statement_tells_the_types_of_its_parameters(con: duckdb.DuckDBPyConnection) -> None:
     _, _, parameters, *_ = con.cursor()._bind("SELECT ? FROM t WHERE a = ? AND b LIKE ?")
     assert [(name, str(type_)) for name, type_ in parameters] == [("1", "UNKNOWN"), ("2", "INTEGER"), ("3", "VARCHAR")]
+
+
+def test_a_commit_with_an_update_is_checkpointed_only_when_nobody_reads_who_began_before(tmp_path: Path) -> None:
+    """Why queries pause (pipeline/serving/guard/pause.py): each commit moves the positions by an UPDATE."""
+    config = {"storage_compatibility_version": "v1.5.0", "checkpoint_threshold": "100KB"}
+    with duckdb.connect(str(tmp_path / "w.duckdb"), config=config) as con:
+        con.execute("CREATE TABLE t (a VARCHAR); CREATE TABLE p AS SELECT 0 AS next").fetchall()
+        wal = tmp_path / "w.duckdb.wal"
+
+        def write() -> int:
+            """The size of the WAL after a commit of 30 KB."""
+            con.begin()
+            con.execute("INSERT INTO t VALUES (?)", ["x" * 30_000]).fetchall()
+            con.execute("UPDATE p SET next = next + 1").fetchall()
+            con.commit()
+            return wal.stat().st_size if wal.exists() else 0
+
+        def reader() -> duckdb.DuckDBPyConnection:
+            cursor = con.cursor()
+            cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
+            cursor.execute("FROM p").fetchall()
+            return cursor
+
+        assert max(write() for _ in range(20)) < 150_000
+        last = reader()
+        for _ in range(20):  # there is always one that began before the commit
+            before, last = last, reader()
+            before.close()
+            grown = write()
+        assert grown > 20 * 30_000
+        with pytest.raises(duckdb.TransactionException, match="CHECKPOINT"):
+            con.execute("CHECKPOINT").fetchall()
+        last.close()
+        assert write() == 0
