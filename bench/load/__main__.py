@@ -44,7 +44,7 @@ from .rows import KEYED, TABLES, Names, schema_of
 ALLOWANCE = Limits().memory + 8 * ServingLimits().answer_memory + 256 * 2**20
 
 #: A WAL grows beyond its limit by what is written until the queries that run have ended.
-WAL = 2 * ServingLimits().wal
+WAL = ServingLimits().wal * 3 // 2
 
 #: Seconds of writing that the node may be behind, and until it has caught up afterwards.
 LAG_S, AFTER_S = 10.0, 30.0
@@ -72,13 +72,21 @@ class Run:
     ended: str
     audit: str
 
+    @property
+    def lags(self) -> list[int]:
+        return [sample.lag for sample in self.samples] or [0]
+
+    @property
+    def wals(self) -> list[int]:
+        return [sample.wal for sample in self.samples] or [0]
+
     def broken(self) -> list[str]:
         """The promises that were not kept."""
         found = [f"wrong answer: {each}" for each in [*self.doors.wrong, *self.base.wrong][:10]]
         found += [f"not to happen: {each}" for each in [*self.doors.broken, *self.base.broken][:10]]
         if not self.doors.right:
             found.append("no answer at all")
-        lag, wal = max(s.lag for s in self.samples), max(s.wal for s in self.samples)
+        lag, wal = max(self.lags), max(self.wals)
         if lag > LAG_S * self.rate:
             found.append(f"the node was {lag:,} records behind, more than {LAG_S:g} s of writing")
         if self.caught_up_s is None:
@@ -165,7 +173,7 @@ def run(scene: Scene) -> Run:
                 raise
         caught_up_s = _caught_up(node, scene)
         watch.stop()
-        peak = node.peak() or max(sample.resident for sample in watch.samples)
+        peak = node.peak() or max((sample.resident for sample in watch.samples), default=idle)
         ended = _ended(node)
         console.print("[dim]the account, and the base")
         found = audit(node.store, scene.log.bootstrap_servers)
@@ -222,13 +230,10 @@ def figures(run: Run) -> dict[str, Any]:
         "failed": dict(run.doors.failed),
         "base_failed": dict(run.base.failed),
         "written_s": run.written,
-        "lag_records": {
-            "most": max(s.lag for s in run.samples),
-            "median": statistics.median(s.lag for s in run.samples),
-        },
+        "lag_records": {"most": max(run.lags), "median": statistics.median(run.lags)},
         "caught_up_s": run.caught_up_s,
-        "wal_mib": {"most": max(s.wal for s in run.samples) / 2**20, "bound": WAL / 2**20},
-        "pauses": max(s.pauses for s in run.samples),
+        "wal_mib": {"most": max(run.wals) / 2**20, "bound": WAL / 2**20},
+        "pauses": max((sample.pauses for sample in run.samples), default=0),
         "memory_mib": {"idle": run.idle / 2**20, "most": run.peak / 2**20, "bound": (run.idle + ALLOWANCE) / 2**20},
         "broken": run.broken(),
     }

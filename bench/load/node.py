@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import urllib3
 
+from merganser.schemas.errors import MerganserError
 from merganser.schemas.position import Position, TopicPartition
 
 MERGANSER = [sys.executable, "-m", "merganser"]
@@ -55,18 +57,16 @@ class Node:
         self.store = folder / "node.duckdb"
         command = [*MERGANSER, "replica", "run", "--config", str(config), "--json", "--every", "1"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._errors: list[str] = []
+        self._listening = self._in_thread(self._errors.extend, self._process.stderr)
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"the node did not start:\n{self.stop()[1]}")
+        self._in_thread(deque, self._process.stdout, 0)
         said: dict[str, Any] = json.loads(line)
         self.http: str = said["http"]["url"]
         self.flight: str = said["flight"]["url"].replace("grpc+tcp", "grpc")
-        self._reading = [threading.Thread(target=self._process.stdout.read, daemon=True)]
-        self._errors: list[str] = []
-        self._reading.append(threading.Thread(target=self._listen, daemon=True))
-        for thread in self._reading:
-            thread.start()
         self._pool = urllib3.PoolManager(retries=False)
 
     @property
@@ -74,11 +74,11 @@ class Node:
         return self._process.poll() is None
 
     def ready(self) -> bool:
-        return bool(self._pool.request("GET", f"{self.http}/readyz", timeout=10).status == 200)
+        return self._get("/readyz").status == 200
 
     def metrics(self) -> dict[tuple[str, str], float]:
-        """Each value of ``/metrics``, by name and labels."""
-        told = self._pool.request("GET", f"{self.http}/metrics", timeout=30)
+        """Each value of ``/metrics``, by name and labels. OSError."""
+        told = self._get("/metrics")
         if told.status != 200:
             raise OSError(f"/metrics: status {told.status}")
         return {(name, labels): float(value) for name, labels, value in _LINE.findall(told.data.decode())}
@@ -101,7 +101,8 @@ class Node:
             text = Path(f"/proc/{self._process.pid}/status").read_text()
         except OSError:
             return None
-        return int(text.partition("VmHWM:")[2].split()[0]) * 1024
+        found = re.search(r"^VmHWM:\s+(\d+) kB", text, re.M)
+        return None if found is None else int(found[1]) * 1024
 
     def stop(self) -> tuple[int, str]:
         """Ask it to end; its exit code, and what it said of errors."""
@@ -112,13 +113,19 @@ class Node:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        for thread in getattr(self, "_reading", []):
-            thread.join(10)
-        return code, "".join(getattr(self, "_errors", []))
+        self._listening.join(10)
+        return code, "".join(self._errors)
 
-    def _listen(self) -> None:
-        assert self._process.stderr is not None
-        self._errors.extend(self._process.stderr)
+    def _get(self, path: str) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._pool.request("GET", self.http + path, timeout=30)
+        except urllib3.exceptions.HTTPError as error:
+            raise OSError(f"{path}: {error}") from error
+
+    def _in_thread(self, work: Callable[..., object], *args: object) -> threading.Thread:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        thread.start()
+        return thread
 
 
 class Watch:
@@ -140,7 +147,7 @@ class Watch:
         while not self._stopping.wait(_EVERY_S):
             try:
                 self.samples.append(self._node.sample(self._ends))
-            except Exception as error:  # noqa: BLE001  # told at the end
+            except (OSError, MerganserError) as error:  # told at the end
                 self.missed.append(repr(error))
 
 
