@@ -28,7 +28,7 @@ ORDERS, ACCOUNTS, BALANCE, JOINED = 20_000, 2_000, 1_000, 100
 PARTITIONS = 4
 
 #: Text of an order, so that the WAL grows as it does with real rows.
-PAD = "some text of an order " * 60
+PAD = "some text of an order " * 100
 
 TABLES = ("orders", "events", "accounts", "entries", "notes")
 KEYED = {"orders": 4, "accounts": 2, "notes": 1}

@@ -47,8 +47,8 @@ from .watch import Watch
 #: How long the end of a guard waits for queries that cannot be interrupted where they are.
 _CLOSING_S = 10.0
 
-#: Rows that DuckDB hands over at once.
-_BATCH_ROWS = 65_536
+#: Rows that DuckDB hands over at once. However wide they are, all of them are in memory, and not in DuckDB's limit.
+_BATCH_ROWS = 8_192
 
 
 @dataclass
