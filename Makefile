@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint crash stories history bank drill-restore damage bench bench-archive bench-serving lock clean
+.PHONY: help setup demo test test-long lint crash stories history bank load drill-restore damage bench bench-archive bench-serving lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,6 +47,9 @@ history: setup ## 200,000 operations of clients of killed writers and replicas, 
 
 bank: setup ## money moved by killed writers, and every query finds all of it
 	$(BIN)/python -m tests.history --bank --operations 20000 --kills 40
+
+load: setup ## 64 clients for 60 s at both doors of a node that is written; some hang up, no answer is wrong
+	$(BIN)/python -m bench.load
 
 drill-restore: setup ## 300 random positions and times of a busy log, each restored and compared with a fold
 	$(BIN)/python -m tests.drill --points 300 --rows 20000

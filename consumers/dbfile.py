@@ -133,6 +133,19 @@ def check_room(path: Path, limits: Limits, nbytes: int) -> None:
         raise StoreFull(str(path), f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
 
 
+def wal_of(path: Path) -> Path:
+    """Where DuckDB has what it has not checkpointed yet; after a checkpoint there is no such file."""
+    return path.with_name(path.name + ".wal")
+
+
+def size_of(path: Path) -> int:
+    """In bytes; 0 if there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _head(path: Path) -> bytes:
     """Where a DuckDB file has a checksum and its mark; empty in an empty file."""
     with path.open("rb") as file:

@@ -147,3 +147,37 @@ def doomed(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("SET GLOBAL disabled_filesystems = 'LocalFileSystem'")
     with pytest.raises(duckdb.FatalException):
         con.execute("CHECKPOINT")
+
+
+def test_a_commit_with_an_update_is_checkpointed_only_when_nobody_reads_who_began_before(tmp_path: Path) -> None:
+    """Why queries pause (pipeline/serving/guard/pause.py): each commit moves the positions by an UPDATE."""
+    config = {"storage_compatibility_version": "v1.5.0", "checkpoint_threshold": "100KB"}
+    with duckdb.connect(str(tmp_path / "w.duckdb"), config=config) as con:
+        con.execute("CREATE TABLE t (a VARCHAR); CREATE TABLE p AS SELECT 0 AS next").fetchall()
+        wal = tmp_path / "w.duckdb.wal"
+
+        def write() -> int:
+            """The size of the WAL after a commit of 30 KB."""
+            con.begin()
+            con.execute("INSERT INTO t VALUES (?)", ["x" * 30_000]).fetchall()
+            con.execute("UPDATE p SET next = next + 1").fetchall()
+            con.commit()
+            return wal.stat().st_size if wal.exists() else 0
+
+        def reader() -> duckdb.DuckDBPyConnection:
+            cursor = con.cursor()
+            cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
+            cursor.execute("FROM p").fetchall()
+            return cursor
+
+        assert max(write() for _ in range(20)) < 150_000
+        last = reader()
+        for _ in range(20):  # there is always one that began before the commit
+            before, last = last, reader()
+            before.close()
+            grown = write()
+        assert grown > 20 * 30_000
+        with pytest.raises(duckdb.TransactionException, match="CHECKPOINT"):
+            con.execute("CHECKPOINT").fetchall()
+        last.close()
+        assert write() == 0

@@ -17,7 +17,8 @@ from pyarrow import flight
 from merganser.pipeline.serving.flight import messages
 from merganser.pipeline.serving.flight.access import Credentials, Doorkeeper, Sessions, basic
 from merganser.pipeline.serving.flight.handles import Handles
-from merganser.pipeline.serving.flight.server import FlightDoor, portions
+from merganser.pipeline.serving.flight.server import FlightDoor
+from merganser.pipeline.serving.guard.answer import portions
 from merganser.pipeline.serving.guard.ask import ServingLimits
 from merganser.pipeline.serving.guard.guard import Guard
 from merganser.schemas.errors import MerganserError, TooManyLogins, UsageError

@@ -113,6 +113,23 @@ def test_a_client_that_does_not_read_holds_back_no_checkpoint(
         guard.close()
 
 
+@both_ways
+def test_an_answer_comes_in_small_portions_however_wide_its_rows_are(
+    naive: bool, served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on its way is copied at each step, in memory that nobody counts. Naive: as DuckDB has it."""
+    if naive:
+        monkeypatch.setattr("merganser.pipeline.serving.guard.guard._BATCH_ROWS", 65_536)
+        monkeypatch.setattr("merganser.pipeline.serving.guard.answer.portions", lambda batch, nbytes: [batch])
+    guard = Guard(served.replica)
+    with guard.ask(Ask("SELECT repeat('x', 3000) AS s FROM range(20000)")) as answer:
+        sizes = [int(batch.nbytes) for batch in answer.batches()]
+    guard.close()
+    assert sum(sizes) > 60_000_000
+    with caught(naive):
+        assert max(sizes) < 2 * 2**20
+
+
 @limits("guard", [{"answer_memory": 100_000}], indirect=True)
 def test_what_does_not_stay_in_memory_comes_back_from_the_disk_in_order(served: World, guard: Guard) -> None:
     with guard.ask(Ask(LARGE)) as answer:
@@ -123,8 +140,8 @@ def test_what_does_not_stay_in_memory_comes_back_from_the_disk_in_order(served: 
 
 @limits("guard", [{"answer_memory": 100_000, "spool": 1_000_000}], indirect=True)
 def test_all_answers_together_take_no_more_disk_than_they_may_and_give_it_back(guard: Guard) -> None:
-    with pytest.raises(TooLarge):
-        guard.ask(Ask(LARGE)).table()
+    with guard.ask(Ask(LARGE)) as answer, pytest.raises(TooLarge):
+        answer.table()
     wait_for("all is given back", lambda: guard._room._disk == 1_000_000)
     with guard.ask(Ask("SELECT * FROM range(20000)")) as answer:
         assert answer.table().num_rows == 20_000

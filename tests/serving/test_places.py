@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from merganser.pipeline.serving.guard import guard as guards
 from merganser.pipeline.serving.guard.ask import Ask, ServingLimits
 from merganser.pipeline.serving.guard.guard import Guard
+from merganser.pipeline.serving.guard.pause import Pause
 from merganser.pipeline.serving.guard.places import Places, Waiter, makes_way, next_of
 from merganser.schemas.errors import QueryCancelled, TooBusy
 from merganser.schemas.kafka import Deadline
@@ -99,7 +100,7 @@ def test_whoever_comes_in_whichever_order_everybody_gets_a_turn_in_the_end(
 
 
 def test_places_that_are_given_back_are_there_again() -> None:
-    few = Places(2, 1)
+    few = Places(2, 1, Pause(2**30, 1.0), lambda: 0)
     for _ in range(5):
         few.take(Deadline(1), "a")
         few.take(Deadline(1), "b")

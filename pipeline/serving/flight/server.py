@@ -23,7 +23,7 @@ from pyarrow import flight
 from ....consumers.reads import level_named
 from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
-from ..guard.answer import Answer
+from ..guard.answer import Answer, portions
 from ..guard.ask import Ask, seconds
 from ..guard.describe import Described
 from ..guard.guard import Guard
@@ -348,17 +348,6 @@ def _sent(answer: Answer) -> Iterator[pa.RecordBatch]:
         raise flight_error(error) from None
     finally:
         answer.close()
-
-
-def portions(batch: pa.RecordBatch, nbytes: int) -> Iterator[pa.RecordBatch]:
-    """*batch* in slices of about *nbytes*, of a row at least."""
-    size = int(batch.nbytes)
-    if size <= nbytes:
-        yield batch
-        return
-    rows = max(1, batch.num_rows * nbytes // size)
-    for start in range(0, batch.num_rows, rows):
-        yield batch.slice(start, rows)
 
 
 def _bound(

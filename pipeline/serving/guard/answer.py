@@ -6,6 +6,7 @@ WAL grow. So it is read at full speed, whatever the client does, into a spool, a
 Invariants
 - A query leaves the store at its end, at its time-out or when it is cancelled, whichever comes first;
   never does it wait for a client.
+- It goes out in portions of about a megabyte, however wide its rows are: each step on the way has a copy of one.
 - Whatever ends it early is raised to who reads the batches, and only once those before it are out.
 """
 
@@ -28,6 +29,9 @@ from .ask import ServingLimits
 from .spool import Room, Spool
 
 _log = logging.getLogger("merganser.serving")
+
+#: Each step on the way to a client copies a batch, so it is cut into portions of about this size.
+_PORTION_BYTES = 1 * 2**20
 
 #: As much is read before the answer is handed to its client, so that a small one costs no thread.
 _AT_ONCE_BYTES = 1 * 2**20
@@ -219,7 +223,8 @@ class Answer:
         """Read on, *nbytes* or to the end; True if it came to an end."""
         try:
             for batch in self._reader:
-                self._spool.put(batch)
+                for portion in portions(batch, _PORTION_BYTES):
+                    self._spool.put(portion)
                 if nbytes is not None and self._spool.nbytes >= nbytes:
                     return False
         except Exception as error:  # noqa: BLE001  # whatever it is: its client must hear, the store be left
@@ -236,3 +241,14 @@ class Answer:
             self._reader.close()
         finally:
             self._on_left(self._running)
+
+
+def portions(batch: pa.RecordBatch, nbytes: int) -> Iterator[pa.RecordBatch]:
+    """*batch* in slices of about *nbytes*, of a row at least."""
+    size = int(batch.nbytes)
+    if size <= nbytes:
+        yield batch
+        return
+    rows = max(1, batch.num_rows * nbytes // size)
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

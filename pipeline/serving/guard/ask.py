@@ -50,6 +50,10 @@ class Parameter:
     type: str = ""
 
 
+#: DuckDB checkpoints by itself once the WAL has 16 MiB; to wait for that below would be in vain.
+_SMALLEST_WAL = 32 * 2**20
+
+
 @dataclass(frozen=True)
 class ServingLimits:
     """What clients may take, all together and each. Sizes in bytes, times in seconds."""
@@ -75,6 +79,8 @@ class ServingLimits:
     """What all queries together may add to the process, beyond DuckDB's own memory limit: DuckDB does not
     count long values."""
     sql_chars: int = 100_000
+    wal: int = 64 * 2**20
+    """When the store's WAL is larger, no query begins until those that run have ended and it was checkpointed."""
     value_bytes: int = 1 * 2**20
     """The length of one value that SQL makes up (``repeat``, ``lpad``, a list of a range), where that can be told."""
 
@@ -85,3 +91,5 @@ class ServingLimits:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value > 0:
                 kind = "a whole number" if whole else "a number"
                 raise UsageError(f"ServingLimits.{field.name} is {kind} above 0, not {value!r}")
+        if self.wal < _SMALLEST_WAL:
+            raise UsageError(f"ServingLimits.wal is {_SMALLEST_WAL / 2**20:.0f} MiB at least, not {self.wal}")

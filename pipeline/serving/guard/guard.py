@@ -12,7 +12,8 @@ What keeps that safe, in this order:
 
 Invariants
 - What was checked is what runs: the same text, of one statement.
-- No answer keeps the store longer than its query runs at full speed (``answer.py``).
+- No answer keeps the store longer than its query runs at full speed (``answer.py``); and all queries together
+  do not put off its checkpoints for ever (``pause.py``).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
+from ....consumers.dbfile import size_of, wal_of
 from ....consumers.reads import Goal
 from ....consumers.replica import Replica
 from ....schemas.errors import BadQuery, MerganserError, QueryCancelled, TooBusy
@@ -38,6 +40,7 @@ from .ask import Ask, ServingLimits
 from .catalog import ServedTable, arrow_schema, plain_names, served_tables
 from .checked import Checked, Checker
 from .describe import Described, describe
+from .pause import Pause
 from .places import Places
 from .rules import grant
 from .spool import Room
@@ -50,8 +53,8 @@ _CLOSING_S = 10.0
 #: One of so many answers is kept for others than the user who has the rest.
 _KEPT_FOR_OTHERS = 4
 
-#: Rows that DuckDB hands over at once.
-_BATCH_ROWS = 65_536
+#: Rows that DuckDB hands over at once. However wide they are, all of them are in memory, and not in DuckDB's limit.
+_BATCH_ROWS = 8_192
 
 
 class Who(NamedTuple):
@@ -75,6 +78,8 @@ class Counts:
     running: int = 0
     waiting: int = 0
     open: int = 0
+    pauses: int = 0
+    paused_s: float = 0.0
 
 
 class Guard:
@@ -84,7 +89,9 @@ class Guard:
         self.replica = replica
         self.limits = limits or ServingLimits()
         self._checker = Checker(self.limits)
-        self._places = Places(self.limits.running, self.limits.queued)
+        pause = Pause(self.limits.wal, self.limits.query_s)
+        wal = partial(size_of, wal_of(replica.path))
+        self._places = Places(self.limits.running, self.limits.queued, pause, wal)
         self._room = Room(replica.path.parent, self.limits, replica.limits.head_room)
         self._watch = Watch(self.limits.growth)
         self._changed = threading.Condition()
@@ -159,6 +166,7 @@ class Guard:
             now = Counts(**vars(self._counts))
             now.open = len(self._answers)
         now.running, now.waiting = self._places.used, self._places.waiting
+        now.pauses, now.paused_s = self._places.paused
         return now
 
     def close(self) -> None:

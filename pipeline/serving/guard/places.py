@@ -1,4 +1,4 @@
-"""How many queries run, wait and are answered at once, and whose turn it is.
+"""How many queries run, wait and are answered at once, whose turn it is, and when nobody's.
 
 Invariants
 - A free place goes to the user who has the fewest, and among those to who waits for longest: however much one user
@@ -10,12 +10,17 @@ Invariants
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ....schemas.errors import TooBusy
 from ....schemas.kafka import Deadline
+from .pause import Pause
+
+#: How often who is next looks whether a pause is over: nobody tells of a checkpoint.
+_LOOK_S = 0.01
 
 
 @dataclass(eq=False)
@@ -45,11 +50,15 @@ def makes_way(queue: Sequence[Waiter], user: str | None) -> Waiter | None:
 
 
 class Places:
-    """*size* places, and a queue of at most *queued* before them. Safe across threads."""
+    """*size* places, and a queue of at most *queued* before them. Safe across threads.
 
-    def __init__(self, size: int, queued: int) -> None:
+    None is taken while *pause* holds; *wal* says how many bytes the store's WAL has.
+    """
+
+    def __init__(self, size: int, queued: int, pause: Pause, wal: Callable[[], int]) -> None:
         self._changed = threading.Condition()
         self._size, self._queued = size, queued
+        self._pause, self._wal = pause, wal
         self._held: Counter[str | None] = Counter()
         self._queue: list[Waiter] = []
 
@@ -61,8 +70,11 @@ class Places:
                 self._send_away(makes_way(self._queue, user))
             self._queue.append(me)
             try:
-                if not self._changed.wait_for(lambda: me.sent_away or self._turn(me), deadline.left_s):
-                    raise TooBusy(f"{self.used} queries run; waited {deadline.timeout_s:.3g} s for a place")
+                while not me.sent_away and not self._turn(me):
+                    if deadline.passed:
+                        raise TooBusy(f"{self._why()}; waited {deadline.timeout_s:.3g} s for a place")
+                    looks = self._pause.on and self._next() is me
+                    self._changed.wait(min(deadline.left_s, _LOOK_S) if looks else deadline.left_s)
                 if me.sent_away:
                     raise TooBusy(f"{self.used} queries run, and others have fewer that wait")
                 self._held[user] += 1
@@ -86,8 +98,20 @@ class Places:
     def waiting(self) -> int:
         return len(self._queue)
 
+    @property
+    def paused(self) -> tuple[int, float]:
+        """How often none was given, and for how many seconds in all."""
+        with self._changed:
+            return self._pause.times, self._pause.seconds
+
+    def _next(self) -> Waiter | None:
+        return next_of(self._queue, self._held, self._size)
+
     def _turn(self, me: Waiter) -> bool:
-        return next_of(self._queue, self._held, self._size) is me
+        return self._next() is me and not self._pause.holds(self._wal(), self._held.total(), time.monotonic())
+
+    def _why(self) -> str:
+        return "the store is to be checkpointed" if self._pause.on else f"{self.used} queries run"
 
     def _send_away(self, waiter: Waiter | None) -> None:
         if waiter is None:

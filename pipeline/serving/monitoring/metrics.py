@@ -23,6 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ....consumers.dbfile import size_of, wal_of
 from ....consumers.meter import BOUNDS_S, Times
 from ....consumers.statements import run
 from ....schemas.errors import MerganserError
@@ -119,11 +120,8 @@ class _Node(Collector):
         yield failed
         path = replica.path
         sizes = GaugeMetricFamily("merganser_store_bytes", "Size of the store's files.", labels=["file"])
-        for name, file in (("data", path), ("wal", path.with_name(path.name + ".wal"))):
-            try:
-                sizes.add_metric([name], file.stat().st_size)
-            except OSError:  # there is no WAL after a checkpoint
-                sizes.add_metric([name], 0)
+        for name, file in (("data", path), ("wal", wal_of(path))):
+            sizes.add_metric([name], size_of(file))
         yield sizes
 
     def _places(self) -> Iterator[Metric]:
@@ -192,6 +190,8 @@ class _Node(Collector):
         )
         yield _gauge("merganser_queries_running", "Queries that run now.", counts.running)
         yield _gauge("merganser_queries_waiting", "Queries that wait for a place.", counts.waiting)
+        yield CounterMetricFamily("merganser_query_pauses", "Pauses of queries for a checkpoint.", value=counts.pauses)
+        yield CounterMetricFamily("merganser_query_pause_seconds", "How long they took.", value=counts.paused_s)
         yield _gauge("merganser_answers_open", "Answers that are being read.", counts.open)
         if self._logins is not None:
             failures = self._logins.failures

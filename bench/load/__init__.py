@@ -1,0 +1,1 @@
+"""A node under load: is every answer right, and does the node keep its bounds?"""
