@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint crash stories history bank load drill-restore damage bench bench-archive bench-serving lock clean
+.PHONY: help setup demo test test-long lint crash stories history history-doors bank load drill-restore damage bench bench-archive bench-serving lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -44,6 +44,9 @@ stories: setup ## thousands of seeded recovery stories on the scripted log
 
 history: setup ## 200,000 operations of clients of killed writers and replicas, held against the log
 	$(BIN)/python -m tests.history --operations 200000 --kills 60
+
+history-doors: setup ## 100,000 such operations, read over HTTP and Flight SQL too, by clients that go from node to node
+	$(BIN)/python -m tests.history --doors --operations 100000 --kills 60
 
 bank: setup ## money moved by killed writers, and every query finds all of it
 	$(BIN)/python -m tests.history --bank --operations 20000 --kills 40

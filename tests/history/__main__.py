@@ -1,4 +1,5 @@
-"""The long forms: the history checker, the bank (``--bank``), each on a broker of its own."""
+"""The long forms: the history checker, through the doors too (``--doors``), the bank (``--bank``), each on a broker of
+its own."""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ def main() -> int:
         broker = LocalBroker(Path(folder) / "home")
         try:
             servers = broker.start().bootstrap_servers
-            plan = new_plan(servers, Path(folder), seed=options.seed, bank=options.bank, naive=options.naive)
-            what = "the bank" if options.bank else "the history"
+            choices = {"seed": options.seed, "bank": options.bank, "doors": options.doors, "naive": options.naive}
+            plan = new_plan(servers, Path(folder), **choices)
+            what = ("the bank" if options.bank else "the history") + (", through the doors" if options.doors else "")
             print(
                 f"{what}: {options.operations:,} operations, {options.kills} kills, seed {plan.seed},"
                 f" {plan.naive or 'as built'}",
@@ -57,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--bank", action="store_true", help="transfers and sums only")
+    parser.add_argument("--doors", action="store_true", help="clients read over HTTP and Flight SQL, too")
     parser.add_argument("--naive", choices=FAULTS, help="a variant that is wrong on purpose: the check must fail")
     return parser.parse_args()
 

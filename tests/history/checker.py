@@ -2,10 +2,17 @@
 
 Freshness is judged by the writes' own tokens: a read that began (for ``bounded``: less the bound) after a
 write was acknowledged must have applied its token. Values are judged by the position that the read carries.
+
+The rules are the same whichever way a read goes: a door adds time before and after, and its node begins later than
+its client did. In two things the ways differ. Within one life of a replica no read goes back, through whichever door;
+a client that chooses between nodes may go back between two reads at ``eventual``, and at ``session`` it shows no less
+than any read of its own did before. And a client that finds nobody, or an answer that is older than it asked for, says
+so by an error: that is a violation too, since its own node lives as long as it does.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,8 +66,11 @@ def check(history: History, log: Sequence[Sequence[Record]], ends: Sequence[int]
     applied: dict[int, list[int]] = {}
     for replica in sorted({read.replica for read in good}):
         applied |= _check_values([read for read in good if read.replica == replica], history, log, findings)
-    for life in sorted({read.life for read in good}):
+    for life in sorted({read.life for read in good if read.life is not None}):
         _check_never_back([read for read in good if read.life == life], findings)
+    for session in sorted({read.session for read in good}):
+        _check_never_back([read for read in good if read.session == session], findings, "session")
+    _check_failures(history, findings)
     _check_fresh(good, applied, history, findings)
     return findings
 
@@ -70,7 +80,14 @@ def _count(history: History, findings: Findings) -> None:
         findings.counts[f"write {write.kind}: {write.result or 'no answer'}"] += 1
     for read in history.reads:
         failed = f" failed: {read.error.partition(':')[0]}" if read.error else ""
-        findings.counts[f"read {read.kind}, {read.level}{failed}"] += 1
+        way = "" if read.way == "inside" else f", {read.way}"
+        findings.counts[f"read {read.kind}, {read.level}{way}{failed}"] += 1
+    answered: dict[str, str] = {}
+    for read in sorted(history.reads, key=lambda read: read.to):
+        if read.way == "anywhere" and read.error is None:
+            moved = answered.get(read.session, read.replica) != read.replica
+            findings.counts["sessions that went on at the other node"] += moved
+            answered[read.session] = read.replica
 
 
 # -- writes --------------------------------------------------------------------------------------
@@ -226,15 +243,16 @@ def _check_money(shown: dict[tuple[int, int], list[int]], history: History, read
             findings.add("wrong account", f"{id_} has {balance}, its entries add up to another sum", read)
 
 
-def _check_never_back(reads: list[ReadOp], findings: Findings) -> None:
-    """A read that began after another had ended shows no earlier state."""
+def _check_never_back(reads: list[ReadOp], findings: Findings, level: str | None = None) -> None:
+    """A read, if it was at *level*, that began after another had ended shows no earlier state."""
     by_end = sorted(reads, key=lambda read: read.to)
     floor, done = [0] * len(reads[0].position or ()), 0
     for read in sorted(reads, key=lambda read: read.at):
         while done < len(by_end) and by_end[done].to < read.at:
             floor = [max(pair) for pair in zip(floor, by_end[done].position or (), strict=True)]
             done += 1
-        if any(at < seen for at, seen in zip(read.position or (), floor, strict=True)):
+        asked = level is None or read.level == level
+        if asked and any(at < seen for at, seen in zip(read.position or (), floor, strict=True)):
             findings.add("back in time", f"an earlier read showed {floor}", read)
 
 
@@ -249,6 +267,13 @@ def _check_fresh(reads: list[ReadOp], applied: dict[int, list[int]], history: Hi
             _reaches(read, applied, read.after, "its token", findings)
     for read, floor in _sweep(history.writes, asked, findings):
         _reaches(read, applied, floor, "acknowledged before", findings)
+
+
+def _check_failures(history: History, findings: Findings) -> None:
+    """A read may wait in vain, and say so. Nothing else may fail."""
+    for read in history.reads:
+        if read.error is not None and not re.match(r"NotFreshEnough|OperationalError: TIMEOUT.* not fresh", read.error):
+            findings.add("failed", read.error, read)
 
 
 def _reaches(read: ReadOp, applied: dict[int, list[int]], target: Sequence[int], what: str, findings: Findings) -> None:

@@ -1,8 +1,11 @@
-"""Naive variants, as first versions are; the checkers have to catch each. Numbers are of FAILURES."""
+"""Naive variants, as first versions are; the checkers have to catch each. Numbers are of FAILURES; without one, of
+doors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
@@ -11,8 +14,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from merganser.consumers.atomic import Atomicity
 from merganser.consumers.replica import Replica
 from merganser.pipeline.log import Log
+from merganser.pipeline.serving.client.client import Client
 from merganser.producers.commit import SendFailed, TransactionalClient
-from merganser.schemas.errors import CommitInDoubt, MerganserError, ProducerFenced
+from merganser.schemas.errors import CommitInDoubt, MerganserError, NoReplica, ProducerFenced
 from merganser.schemas.position import Position
 
 #: Sets an attribute of an object, by its name, for as long as the fault lasts.
@@ -90,6 +94,43 @@ def timeout_is_fencing(patch: Patch) -> None:
     patch(TransactionalClient, "_rolled_back", fenced)
 
 
+def token_dropped(patch: Patch) -> None:
+    """The HTTP door reads the token that comes with a query, and does not hand it on."""
+    from merganser.pipeline.serving.http import querying
+
+    asked = querying.asked
+
+    def without(request: Any) -> Any:
+        found = asked(request)
+        return replace(found, ask=replace(found.ask, after=None))
+
+    patch(querying, "asked", without)
+
+
+def level_dropped(patch: Patch) -> None:
+    """The Flight SQL door takes each level for ``eventual``."""
+    from merganser.pipeline.serving.flight import server
+
+    fresh = server.fresh
+    patch(server, "fresh", lambda ask, headers: replace(fresh(ask, headers), level="eventual"))
+
+
+def session_of_a_node(patch: Patch) -> None:
+    """A client with several addresses is one client after the other, each with a session of its own."""
+    query = Client.query
+
+    def one_by_one(self: Client, sql: str, params: Any = None, **asked: Any) -> Any:
+        if len(self._addresses) == 1:
+            return query(self, sql, params, **asked)
+        clients = self.__dict__.setdefault("_one_by_one", [Client(address) for address in self._addresses])
+        for client in clients[:-1]:
+            with suppress(NoReplica):
+                return query(client, sql, params, **asked)
+        return query(clients[-1], sql, params, **asked)
+
+    patch(Client, "query", one_by_one)
+
+
 FAULTS: dict[str, Callable[[Patch], None]] = {
     "no-wait": no_wait,
     "stable-end": stable_end,
@@ -97,6 +138,9 @@ FAULTS: dict[str, Callable[[Patch], None]] = {
     "doubt-is-abort": doubt_is_abort,
     "forgetful": forgetful,
     "timeout-is-fencing": timeout_is_fencing,
+    "token-dropped": token_dropped,
+    "level-dropped": level_dropped,
+    "session-of-a-node": session_of_a_node,
 }
 
 

@@ -57,6 +57,8 @@ class Plan:
     readers: int = 3  # threads of each replica
     bank: bool = False  # transfers only, and whole scans only
     naive: str | None = None
+    doors: bool = False  # clients read through them too
+    ports: list[int] = field(default_factory=list)  # of the HTTP door of each replica, in all its lives
     slow_records: int = 40  # in a batch of the second replica
 
     @property
@@ -148,10 +150,16 @@ class WriteOp:
 
 @dataclass(slots=True)
 class ReadOp:
-    """A read. *value*: of a get [n, offset] or None, of a scan rows, of an outcome its state."""
+    """A read. *value*: of a get [n, offset] or None, of a scan rows, of an outcome its state.
+
+    *session*: whose read it was, and which way. *life*: of which process, if that is known: where clients choose
+    between nodes, an answer says whose store it is of, not how often that was opened.
+    """
 
     replica: str
-    life: str
+    life: str | None
+    session: str
+    way: str
     kind: str
     level: str
     at: float
@@ -193,10 +201,14 @@ def load(plan: Plan) -> History:
                 write.to, write.result = line["to"], line["ok"]
                 write.token, write.offsets = line.get("tok"), line.get("offs")
             else:
+                way = line.get("way", "inside")
+                replica = f"replica{line['by']}" if "by" in line else process
                 history.reads.append(
                     ReadOp(
-                        process,
-                        f"{process}-{life}",
+                        replica,
+                        f"{process}-{life}" if replica == process else None,
+                        f"{process}-{life} {way}",
+                        way,
                         line["k"],
                         line["l"],
                         line["at"],

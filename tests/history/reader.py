@@ -1,4 +1,5 @@
-"""A process with a replica and threads that read from it at every level, and is killed now and then.
+"""A process with a replica and threads that read from it at every level, in every way (ways.py), and is killed now and
+then.
 
 It goes on until a line comes by stdin; then each thread ends. When stdin is closed, one last strong scan is made.
 """
@@ -11,15 +12,16 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import merganser as mg
 from history import faults
 from history.journal import ENTRIES, EVENTS, LEFT, REGISTERS, RIGHT, Journal, Plan, publish, published
+from history.ways import FAILED, Shown, Way, ways
 from history.writer import place, write
 from merganser.consumers.apply import BatchLimits
-from merganser.schemas.errors import MerganserError
 
 LEVELS = {"eventual": 4, "session": 2, "bounded": 3, "strong": 4, "after": 3}
 TIMEOUT_S = 60
@@ -36,8 +38,18 @@ def scan_sql(plan: Plan) -> str:
 class Clients:
     """The clients of one replica. Each of :meth:`client` is a thread."""
 
-    def __init__(self, plan: Plan, index: int, journal: Journal, replica: mg.Replica, log: mg.Log, life: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        index: int,
+        journal: Journal,
+        replica: mg.Replica,
+        log: mg.Log,
+        life: int,
+        ways: Sequence[Way],
+    ) -> None:
         self.plan, self.index, self.journal, self.replica = plan, index, journal, replica
+        self.ways = {way.name: way for way in ways}
         self.folder = Path(plan.folder)
         self.log = log
         self.life = life
@@ -59,14 +71,15 @@ class Clients:
         level = rng.choices(list(LEVELS), list(LEVELS.values()))[0]
         what = rng.random()
         after = self._token(rng) if level == "after" or (level == "session" and what < 0.3) else None
+        way = rng.choice(list(self.ways))
         if thread == 0 and what < 0.2:  # what the writers go by
             self.scan("eventual", publish_it=True)
         elif self.plan.bank or what < 0.3:
-            self.scan(level, after, rng)
+            self.scan(level, after, rng, way)
         elif what < 0.75:
-            self.get(rng.choice((LEFT, RIGHT)), rng.choice(REGISTERS), level, after, rng)
+            self.get(rng.choice((LEFT, RIGHT)), rng.choice(REGISTERS), level, after, rng, way)
         elif what < 0.9:
-            self.write_and_read(rng, journal, producer)
+            self.write_and_read(rng, journal, producer, way)
         else:
             self.outcome(rng)
 
@@ -77,41 +90,57 @@ class Clients:
         level: str,
         after: list[int] | None = None,
         rng: random.Random | None = None,
+        way: str = "inside",
         publish_it: bool = False,
     ) -> bool:
-        asked, noted = self._asked(level, after, rng)
-        begun = time.monotonic()
-        try:
-            result = self.replica.query(self.scan_sql, timeout=TIMEOUT_S, **asked)
-        except MerganserError as error:
-            self._failed("scan", level, begun, error, noted)
-            return False
-        done = time.monotonic()
-        rows = [list(row) for row in result.rows()]
-        position = self.plan.vector(result.position)
-        self.journal.note(k="scan", l=level, at=begun, to=done, pos=position, v=rows, **noted)
-        if publish_it:
-            shown = {"applied": self.plan.vector(result.applied), "rows": [row for row in rows if row[0] < ENTRIES]}
-            publish(self.folder / f"shown{self.index}.json", shown)
-        return True
+        shown = self._read("scan", self.scan_sql, [], level, after, rng, way)
+        if publish_it and shown is not None:
+            keyed = [row for row in shown.rows if row[0] < ENTRIES]
+            publish(
+                self.folder / f"shown{self.index}.json", {"applied": self.plan.vector(shown.applied), "rows": keyed}
+            )
+        return shown is not None
 
     def get(
-        self, table: int, id_: int, level: str, after: list[int] | None = None, rng: random.Random | None = None
+        self,
+        table: int,
+        id_: int,
+        level: str,
+        after: list[int] | None = None,
+        rng: random.Random | None = None,
+        way: str = "inside",
     ) -> list[int] | None:
-        asked, noted = self._asked(level, after, rng)
         sql = f"SELECT n, _offset FROM {self.plan.tables[table]} WHERE id = ?"
+        shown = self._read("get", sql, [table, id_], level, after, rng, way)
+        return shown.rows[0] if shown is not None and shown.rows else None
+
+    def _read(
+        self,
+        kind: str,
+        sql: str,
+        of: list[int],
+        level: str,
+        after: list[int] | None,
+        rng: random.Random | None,
+        way: str,
+    ) -> Shown | None:
+        """One read, noted down with what it has shown; None if it failed."""
+        asked, noted = self._asked(level, after, rng)
+        if way != "inside":
+            noted["way"] = way
         begun = time.monotonic()
         try:
-            result = self.replica.query(sql, [id_], timeout=TIMEOUT_S, **asked)
-        except MerganserError as error:
-            self._failed("get", level, begun, error, noted)
+            shown = self.ways[way].read(sql, of[1:], timeout=TIMEOUT_S, **asked)
+        except FAILED as error:
+            self._failed(kind, level, begun, error, noted)
             return None
         done = time.monotonic()
-        rows = [list(row) for row in result.rows()]
-        value = rows[0] if rows else None
-        position = self.plan.vector(result.position)
-        self.journal.note(k="get", l=level, at=begun, to=done, pos=position, of=[table, id_], v=value, **noted)
-        return value
+        if shown.replica is not None:
+            noted["by"] = shown.replica
+        value = shown.rows if kind == "scan" else shown.rows[0] if shown.rows else None
+        position = self.plan.vector(shown.position)
+        self.journal.note(k=kind, l=level, at=begun, to=done, pos=position, of=of, v=value, **noted)
+        return shown
 
     def outcome(self, rng: random.Random) -> None:
         """What became of the last transaction of some writer."""
@@ -121,7 +150,7 @@ class Clients:
         begun = time.monotonic()
         try:
             state = self.replica.outcome(told["tx"], timeout=TIMEOUT_S).state
-        except MerganserError as error:
+        except FAILED as error:
             self._failed("outcome", "outcome", begun, error, {})
             return
         self.journal.note(k="outcome", l="outcome", at=begun, to=time.monotonic(), of=[told["tx"]], v=state)
@@ -148,10 +177,11 @@ class Clients:
 
     # -- read, write, read -------------------------------------------------------------------
 
-    def write_and_read(self, rng: random.Random, journal: Journal, producer: mg.Producer) -> None:
-        """A client that sees what it wrote: it takes a row's version, writes on that condition, and reads again."""
+    def write_and_read(self, rng: random.Random, journal: Journal, producer: mg.Producer, way: str) -> None:
+        """A client that sees what it wrote: it takes a row's version, writes on that condition, and reads again, by the
+        token first."""
         table, id_ = rng.choice((LEFT, RIGHT)), rng.choice(REGISTERS)
-        before = self.get(table, id_, "eventual")
+        before = self.get(table, id_, "eventual", way=way)
         w, number = journal.number(), journal.number()
         condition = rng.choice((None, "absent" if before is None else f"version:{before[1]}"))
         row = [table, id_, w, condition]
@@ -159,7 +189,8 @@ class Clients:
         written = write(self.plan, producer, row, w, None)
         token = self.plan.vector(producer.flush())
         journal.end(number, "ok", tok=token, offs=[place(self.plan, written)])
-        self.get(table, id_, "after", token)
+        self.get(table, id_, "after", token, way=way)
+        self.get(table, id_, "session", way=way)
 
 
 def main() -> None:
@@ -171,10 +202,13 @@ def main() -> None:
     log = mg.connect(plan.servers)
     batches = BatchLimits(records=plan.slow_records, poll_records=plan.slow_records) if index else BatchLimits()
     journal = Journal(folder / f"replica{index}-{life}.journal")
-    with mg.Replica(
-        folder / f"replica{index}.duckdb", log, f"{plan.tag}-{index}", plan.tables, batches=batches
-    ) as replica:
-        clients = Clients(plan, index, journal, replica, log, life)
+    with (
+        mg.Replica(
+            folder / f"replica{index}.duckdb", log, f"{plan.tag}-{index}", plan.tables, batches=batches
+        ) as replica,
+        ways(plan, index, replica, log) as opened,
+    ):
+        clients = Clients(plan, index, journal, replica, log, life, opened)
         threads = [threading.Thread(target=clients.client, args=(n,), daemon=True) for n in range(plan.readers)]
         for thread in threads:
             thread.start()

@@ -10,13 +10,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import merganser as mg
 from history.checker import Findings, check
 from history.fold import read_log
 from history.journal import History, Plan, load
+from history.ways import ports
 from history.writer import open_accounts
 from merganser.consumers.audit import audit_log, audit_store
 from merganser.consumers.digest import table_digest
@@ -147,6 +148,11 @@ def run(
     deadline_s: float = 3600,
 ) -> Report:
     """Until *operations* are done, killing *kills* processes on the way; then check everything."""
+    with ports(2 if plan.doors else 0) as opened:
+        return _run(replace(plan, ports=opened), operations, kills, say, deadline_s)
+
+
+def _run(plan: Plan, operations: int, kills: int, say: Callable[[str], None], deadline_s: float) -> Report:
     report, begun = Report(), time.monotonic()
     open_accounts(plan)
     readers = [Child(plan, "history.reader", index) for index in range(2)]

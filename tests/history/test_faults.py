@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,12 @@ both_ways = pytest.mark.parametrize(
 @pytest.fixture
 def played(broker: str, tmp_path: Path) -> Iterator[Script]:
     with script(broker, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def served(broker: str, tmp_path: Path) -> Iterator[Script]:
+    with script(broker, tmp_path, doors=True) as opened:
         yield opened
 
 
@@ -153,6 +160,36 @@ def test_9_a_transaction_shows_up_partition_by_partition(
         played.writer.do_transaction()
         played.clients.scan("eventual")
     verdict(played, naive, "wrong value", "wrong sum")
+
+
+@both_ways
+def test_doors_do_not_hand_on_how_fresh_an_answer_has_to_be(
+    naive: bool, served: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(naive, "token-dropped", monkeypatch)
+    plant(naive, "level-dropped", monkeypatch)
+    for _ in range(6):
+        served.writer.do_transaction()
+        served.clients.scan("after", served.token, way="http")  # mg.Client looks whether it got what it asked for
+        served.writer.do_transaction()
+        served.clients.scan("strong", way="flight")
+    kinds = served.judge().kinds
+    assert set(kinds) == ({"failed", "stale"} if naive else set()), kinds
+
+
+@both_ways
+def test_a_session_ends_where_its_node_does(naive: bool, served: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(naive, "session-of-a-node", monkeypatch)
+    served.applying.clear()
+    with served.second_node():
+        served.writer.plain([served.writer.single("put") for _ in range(8)])
+        served.clients.scan("after", served.token, way="anywhere")  # the second node is asked first
+    read = threading.Thread(target=served.clients.scan, args=("session",), kwargs={"way": "anywhere"})
+    read.start()
+    read.join(3)  # ours waits for the node that is left
+    served.applying.set()
+    read.join()
+    verdict(served, naive, "back in time")
 
 
 def raw(

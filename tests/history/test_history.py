@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,23 @@ from history.run import Report, new_plan, run
 pytestmark = pytest.mark.timeout(400)  # beside others; each wait in it has an end of its own
 
 
-def proven(report: Report) -> None:
+def proven(report: Report, ways: Sequence[str] = ("inside",)) -> None:
     """No violation, and none of what was to be proven left out."""
     assert report.findings.none, report.text()
-    counts = report.findings.counts
-    for level in ("eventual", "session", "bounded", "strong", "after"):
-        assert counts[f"read scan, {level}"], report.text()
+    assert report.history is not None
+    reads = [read for read in report.history.reads if read.kind != "outcome"]
+    assert {read.way for read in reads} == set(ways), report.text()
+    assert {read.level for read in reads if read.kind == "scan"} > {"eventual"}, report.text()
+    through = [read for read in reads if read.way != "inside"] or reads
+    assert {read.level for read in through} == {"eventual", "session", "bounded", "strong", "after"}, report.text()
     assert report.kills["writer"] and report.kills["reader"], report.text()
 
 
 def test_every_read_is_what_the_log_says(broker: str, tmp_path: Path) -> None:
-    report = run(new_plan(broker, tmp_path, seed=3, writers=2, readers=2), operations=2_000, kills=2)
-    proven(report)
+    """Beside the replicas, and through the doors of their nodes; one client goes to whichever is there."""
+    plan = new_plan(broker, tmp_path, seed=3, writers=2, readers=2, doors=True)
+    report = run(plan, operations=2_000, kills=2)
+    proven(report, ("inside", "http", "flight", "anywhere"))
     counts = report.findings.counts
     for kind in ("put", "delete", "conditional", "event", "transaction", "transfer-op"):
         assert counts[f"write {kind}: ok"], report.text()

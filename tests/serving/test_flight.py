@@ -21,6 +21,7 @@ from merganser.pipeline.serving.flight.server import FlightDoor
 from merganser.pipeline.serving.guard.answer import portions
 from merganser.pipeline.serving.guard.ask import ServingLimits
 from merganser.pipeline.serving.guard.guard import Guard
+from merganser.pipeline.serving.marks import APPLIED, POSITION, TYPES
 from merganser.schemas.errors import MerganserError, TooManyLogins, UsageError
 from serving.escapes import BOUNDED, REFUSED, UNGRANTED
 from serving.hostile import GROUPS, assault
@@ -127,6 +128,16 @@ def test_rows_and_the_position_that_they_are_of(served: World, client: Client) -
     assert client.fetch(info).to_pylist() == [{"id": 3, "qty": 3}]
     with pytest.raises(flight.FlightServerError, match="fetched already"):
         client.fetch(info)
+
+
+def test_an_adbc_client_reads_the_position_in_the_schema(served: World, door: FlightDoor) -> None:
+    prepared = f"SELECT id, qty FROM {ORDERS} WHERE id = ?"
+    for sql, params in ((prepared, [3]), ("SELECT 1::BIGINT, 2", None)):
+        with connected(door) as connection, connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            told = cursor.fetch_arrow_table().schema.metadata
+        assert told[POSITION].decode() == told[APPLIED].decode() == str(served.end)
+        assert told[TYPES] == b'["BIGINT", "INTEGER"]'
 
 
 def test_a_client_reads_its_own_write_by_token(served: World, door: FlightDoor) -> None:

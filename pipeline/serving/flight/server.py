@@ -1,7 +1,8 @@
 """The Flight SQL door: commands in, answers of the guard out.
 
-A query runs when its FlightInfo is asked for, which says the position that it was read at; the ticket in it
-fetches the answer, once, for the same user. Nothing here decides what may be read: the guard does.
+A query runs when its FlightInfo is asked for, which says the position that it was read at (in its schema too: ADBC
+shows nothing else of it); the ticket in it fetches the answer, once, for the same user. Nothing here decides what may
+be read: the guard does.
 
 Invariants
 - No bytes that a client sends end a thread or the process: what is not understood is answered by an error.
@@ -27,6 +28,7 @@ from ..guard.answer import Answer, portions
 from ..guard.ask import Ask, seconds
 from ..guard.describe import Described
 from ..guard.guard import Guard
+from ..marks import marked
 from ..users.binding import name_of
 from . import catalog, messages
 from .access import Calls, Doorkeeper, Logins, Open, Who, headers_of
@@ -136,7 +138,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         handle = self._answers.add(who.name, answer)
         ticket = messages.pack(messages.make("TicketStatementQuery", statement_handle=handle))
         _tell(context, answer)
-        return _info(answer.schema, descriptor, ticket, str(answer.position))
+        return _info(_schema(answer), descriptor, ticket, str(answer.position))
 
     @answered
     def get_schema(self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.SchemaResult:
@@ -161,7 +163,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         if answer is None or not answer.fetch():
             raise flight.FlightServerError("no such answer: it was fetched already, has expired, or is another user's")
         _tell(context, answer)
-        return flight.GeneratorStream(answer.schema, _sent(answer))
+        return flight.GeneratorStream(_schema(answer), _sent(answer))
 
     def _asked(self, who: Who, name: str, command: Any, context: flight.ServerCallContext) -> Ask:
         """What a command asks of the guard, as fresh as the call's headers say."""
@@ -330,6 +332,10 @@ def _unpacked(body: bytes, wanted: str) -> Any:
 def _info(schema: pa.Schema, descriptor: Any, ticket: bytes, said: str = "") -> flight.FlightInfo:
     endpoint = flight.FlightEndpoint(flight.Ticket(ticket), [])
     return flight.FlightInfo(schema, descriptor, [endpoint], -1, -1, app_metadata=said)
+
+
+def _schema(answer: Answer) -> pa.Schema:
+    return marked(answer.schema, answer.types, answer.position, answer.applied)
 
 
 def _tell(context: flight.ServerCallContext, answer: Answer) -> None:

@@ -15,7 +15,7 @@ import pyarrow.csv
 
 from ....schemas.position import Position
 from ..jobs.sink import Sink
-from ..marks import APPLIED, POSITION, TYPES
+from ..marks import marked
 from .forms import bare, dumps, rows
 
 if TYPE_CHECKING:
@@ -69,12 +69,7 @@ def gathered(pieces: Iterable[bytes], least: int = PIECE) -> Iterator[bytes]:
 
 def _arrow(answer: Answered) -> Iterator[bytes]:
     sink = Sink()
-    about = {
-        TYPES: dumps(list(answer.types)).encode(),
-        POSITION: str(answer.position).encode(),
-        APPLIED: str(answer.applied).encode(),
-    }
-    schema = answer.schema.with_metadata({**(answer.schema.metadata or {}), **about})
+    schema = marked(answer.schema, answer.types, answer.position, answer.applied)
     with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as stream:
         for batch in answer.batches():
             stream.write_batch(batch)
