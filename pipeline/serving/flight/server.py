@@ -135,7 +135,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         handle = self._answers.add(who.name, answer)
         ticket = messages.pack(messages.make("TicketStatementQuery", statement_handle=handle))
         _tell(context, answer)
-        return _info(answer.schema, descriptor, ticket, str(answer.position))
+        return _info(catalog.with_digits(answer.schema), descriptor, ticket, str(answer.position))
 
     @answered
     def get_schema(self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.SchemaResult:
@@ -144,9 +144,10 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         if name in _METADATA:
             return flight.SchemaResult(_METADATA[name](command))
         if name == "CommandPreparedStatementQuery":
-            return flight.SchemaResult(self._prepared(who, command.prepared_statement_handle).described.schema)
-        ask = self._asked(who, name, command, context)
-        return flight.SchemaResult(self._guard.describe(ask, tables=who.tables).schema)
+            described = self._prepared(who, command.prepared_statement_handle).described
+        else:
+            described = self._guard.describe(self._asked(who, name, command, context), tables=who.tables)
+        return flight.SchemaResult(catalog.with_digits(described.schema))
 
     @answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
@@ -160,7 +161,7 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         if answer is None or not answer.fetch():
             raise flight.FlightServerError("no such answer: it was fetched already, has expired, or is another user's")
         _tell(context, answer)
-        return flight.GeneratorStream(answer.schema, _sent(answer))
+        return flight.GeneratorStream(catalog.with_digits(answer.schema), _sent(answer))
 
     def _asked(self, who: Who, name: str, command: Any, context: flight.ServerCallContext) -> Ask:
         """What a command asks of the guard, as fresh as the call's headers say."""
@@ -253,13 +254,16 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
     def _prepare(self, who: Who, request: Any, context: flight.ServerCallContext) -> bytes:
         if request.transaction_id:
             raise flight.FlightServerError(_NO_TRANSACTIONS)
-        described = self._guard.describe(fresh(Ask(request.query), headers_of(context)), tables=who.tables)
+        headers = headers_of(context)
+        described = self._guard.describe(fresh(Ask(request.query), headers), tables=who.tables)
+        java = "grpc-java" in headers.get("user-agent", "")
+        parameters = catalog.in_milliseconds(described.parameter_schema) if java else described.parameter_schema
         handle = self._statements.add(who.name, Prepared(request.query, described))
         result = messages.make(
             "ActionCreatePreparedStatementResult",
             prepared_statement_handle=handle,
-            dataset_schema=described.schema.serialize().to_pybytes(),
-            parameter_schema=described.parameter_schema.serialize().to_pybytes(),
+            dataset_schema=catalog.with_digits(described.schema).serialize().to_pybytes(),
+            parameter_schema=parameters.serialize().to_pybytes(),
         )
         return messages.pack(result)
 
