@@ -2,7 +2,7 @@
 FROM python:3.12-slim
 
 COPY . /src
-RUN pip install --no-cache-dir "/src[replica,registry]" && rm -rf /src
+RUN pip install --no-cache-dir "/src[serve,registry]" && rm -rf /src
 
 # The volume takes the folder's owner from the image when it is first used.
 RUN useradd --system --home-dir /var/lib/merganser --create-home merganser

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint crash stories history history-doors bank load drill-restore damage bench bench-archive bench-serving lock clean
+.PHONY: help setup demo test test-long lint crash stories history history-doors bank load drill-restore damage clients bench bench-archive bench-serving lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -59,6 +59,9 @@ drill-restore: setup ## 300 random positions and times of a busy log, each resto
 
 damage: setup ## every bit of a backup flipped, and 20,000 cuts, swaps, deletions and renames
 	MERGANSER_DAMAGES=20000 $(BIN)/pytest tests/backup/test_damage.py -n 4 --dist load --timeout 0
+
+clients: setup ## curl, ADBC, pandas, Polars, Java and Spark read their own writes while 50,000 rows/s are written
+	$(BIN)/python -m tests.clients
 
 bench: setup ## rows/s as ratios of a raw consumer, freshness, memory
 	$(BIN)/python -m bench

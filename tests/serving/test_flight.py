@@ -140,6 +140,36 @@ def test_an_adbc_client_reads_the_position_in_the_schema(served: World, door: Fl
         assert told[TYPES] == b'["BIGINT", "INTEGER"]'
 
 
+def test_decimals_say_how_many_digits_they_have(client: Client) -> None:
+    """In each schema that JDBC may look at: of the plan, of the answer, of a prepared statement."""
+    sql = "SELECT 1.50::DECIMAL(10, 2) AS d, 1 AS n"
+    info = client.info("CommandStatementQuery", query=sql)
+    request = messages.pack(messages.make("ActionCreatePreparedStatementRequest", query=sql))
+    [made] = client.act("CreatePreparedStatement", request)
+    prepared = pa.ipc.read_schema(pa.py_buffer(messages.unpack(made)[1].dataset_schema))
+    for schema in (info.schema, client.fetch(info).schema, prepared):
+        assert schema.field("n").metadata is None
+        assert schema.field("d").metadata == {b"ARROW:FLIGHT:SQL:PRECISION": b"10", b"ARROW:FLIGHT:SQL:SCALE": b"2"}
+
+
+def test_java_is_told_milliseconds_for_parameters_that_are_times(door: FlightDoor) -> None:
+    """It sends no others, whichever it is told; who can send finer ones goes on doing so."""
+    sql = "SELECT ?::TIMESTAMPTZ, ?::TIMESTAMP, ?::TIMESTAMP_NS, ?::TIME, ?::DATE, ?::INTEGER"
+
+    def told(agent: str) -> list[str]:
+        with flight.FlightClient(door.url, generic_options=[("grpc.primary_user_agent", agent)]) as client:
+            options = flight.FlightCallOptions(headers=[client.authenticate_basic_token("all", "pw")])
+            request = messages.pack(messages.make("ActionCreatePreparedStatementRequest", query=sql))
+            [made] = client.do_action(flight.Action("CreatePreparedStatement", request), options)
+            schema = messages.unpack(made.body.to_pybytes())[1].parameter_schema
+            return [str(type_) for type_ in pa.ipc.read_schema(pa.py_buffer(schema)).types]
+
+    java = ["timestamp[ms, tz=UTC]", "timestamp[ms]", "timestamp[ms]", "time32[ms]", "date32[day]", "int32"]
+    assert told("grpc-java-netty/1.71.0") == java
+    others = ["timestamp[us, tz=UTC]", "timestamp[us]", "timestamp[ns]", "time64[us]", "date32[day]", "int32"]
+    assert told("grpc-go/1.79.0") == others
+
+
 def test_a_client_reads_its_own_write_by_token(served: World, door: FlightDoor) -> None:
     for n in range(10):
         served.put(ORDERS, 6_000, qty=n)

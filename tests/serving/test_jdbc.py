@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from merganser.pipeline.broker.jars import download, sha256_of
-from merganser.pipeline.broker.progress import Progress
 from merganser.pipeline.serving.flight.server import FlightDoor
 from merganser.pipeline.serving.guard.guard import Guard
 from serving.test_flight import Book
 from serving.world import world
+from support.jdbc import OPENS, driver
 
-COORDINATES = ("org.apache.arrow", "flight-sql-jdbc-driver", "18.3.0")
-SHA256 = "3f418b46c880e263558c5de669bdbede2c5d4375527ced116fb29f795b03704c"
-CACHE = Path(__file__).parent.parent.parent / ".merganser"
 PROGRAM = Path(__file__).parent / "java" / "ReadThroughJdbc.java"
 
 SAYS = """
@@ -39,21 +34,10 @@ shape id BIGINT
 row 0 0 null
 row 1 1 null
 row 2 2 null
-bound 4 12.50 ü4 2024-02-29
-bound 5 12.50 ü5 2024-02-29
+bound 4 12.50 ü4 2024-02-29 2026-02-01T10:00:00.125Z 2026-02-01T10:00:00.125Z 12:34:56
+bound 5 12.50 ü5 2024-02-29 2026-02-01T10:00:00.125Z 2026-02-01T10:00:00.125Z 12:34:56
 sum 19999900000
 """.strip()
-
-
-def driver() -> Path:
-    """The driver's jar (43 MB), fetched and checked once."""
-    jar = CACHE / f"{COORDINATES[1]}-{COORDINATES[2]}.jar"
-    if not jar.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=CACHE) as scratch:
-            shutil.move(download(*COORDINATES, Path(scratch), Progress()), jar)
-    assert sha256_of(jar) == SHA256
-    return jar
 
 
 @pytest.mark.slow
@@ -63,7 +47,7 @@ def test_a_java_program_reads_through_the_jdbc_driver(tmp_path: Path) -> None:
         guard = Guard(served.replica)
         with FlightDoor(guard, logins=Book()) as door:
             url = f"jdbc:arrow-flight-sql://127.0.0.1:{door.port}?useEncryption=false&user=all&password=pw"
-            java = ["java", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-Dfile.encoding=UTF-8"]
+            java = ["java", OPENS, "-Dfile.encoding=UTF-8", "-Duser.timezone=UTC"]
             done = subprocess.run(
                 [*java, "-cp", str(driver()), str(PROGRAM), url], capture_output=True, text=True, timeout=120
             )

@@ -6,10 +6,8 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +16,13 @@ import pytest
 import merganser as mg
 from merganser.schemas.errors import NoReplica
 from support.cli import MERGANSER
-from support.waiting import wait_for
+from support.nodes import Node, node
 
 ORDER = {
     "type": "record",
     "name": "order",
     "fields": [{"name": "order_id", "type": "long"}, {"name": "qty", "type": "int"}],
 }
-
-TOML = """
-[replica]
-store = "{group}.duckdb"
-group = "{group}"
-tables = ["{table}"]
-[log]
-bootstrap-servers = "{broker}"
-[serve]
-http = "127.0.0.1:0"
-{more}
-"""
-
-
-class Node:
-    """A ``replica run`` of its own."""
-
-    def __init__(self, config: Path) -> None:
-        line = [*MERGANSER, "replica", "run", "--config", str(config), "--json", "--every", "0.1"]
-        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.said: list[dict[str, Any]] = []
-        threading.Thread(target=self._listen, daemon=True).start()
-        wait_for("the node to say where it is", lambda: bool(self.said) or self.process.poll() is not None)
-        assert self.said, self.process.stderr and self.process.stderr.read()
-        self.url: str = self.said[0]["http"]["url"]
-
-    def _listen(self) -> None:
-        assert self.process.stdout is not None
-        self.said.extend(json.loads(line) for line in self.process.stdout)
-
-
-@contextmanager
-def node(folder: Path, broker: str, table: str, group: str, more: str = "") -> Iterator[Node]:
-    config = folder / f"{group}.toml"
-    config.write_text(TOML.format(group=group, table=table, broker=broker, more=more))
-    started = Node(config)
-    try:
-        yield started
-    finally:
-        started.process.send_signal(signal.SIGCONT)
-        started.process.send_signal(signal.SIGTERM)
-        try:
-            assert started.process.wait(30) == 0
-            assert started.process.stderr is not None and "Traceback" not in started.process.stderr.read()
-        finally:
-            started.process.kill()
-            started.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +37,7 @@ def table(broker: str) -> str:
 def nodes(broker: str, table: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Node]]:
     folder = tmp_path_factory.mktemp("nodes")
     archive = f'[archive]\nurl = "{folder / "archive"}"\nroll = 0.2\n'
-    with node(folder, broker, table, "one", archive) as one, node(folder, broker, table, "two") as two:
+    with node(folder, broker, [table], "one", archive) as one, node(folder, broker, [table], "two") as two:
         yield one, two
 
 
@@ -144,7 +95,7 @@ def test_a_node_backs_itself_up_when_asked(broker: str, table: str, nodes: tuple
 def test_a_client_goes_on_when_a_node_dies_and_never_back(
     broker: str, table: str, nodes: tuple[Node, Node], tmp_path: Path
 ) -> None:
-    with node(tmp_path, broker, table, "three") as third:
+    with node(tmp_path, broker, [table], "three") as third:
         with mg.Client([third.url, nodes[0].url]) as client:
             seen = -1
             for round_ in range(30):
@@ -182,7 +133,7 @@ def test_users_and_tls_from_end_to_end(broker: str, table: str, certificate: tup
     secret = {"MERGANSER_PASSWORD": "correct horse"}
     assert shell("user", "add", "ann", "--users", users, env=secret).returncode == 0
     more = f'users = "{users}"\ntls-cert = "{cert}"\ntls-key = "{key}"\n'
-    with node(tmp_path, broker, table, "four", more) as guarded:
+    with node(tmp_path, broker, [table], "four", more) as guarded:
         assert guarded.url.startswith("https://")
         ask = [f"{guarded.url}/query?sql=select+1+as+n", "--cacert", str(cert)]
         assert json.loads(curl(*ask, "-u", "ann:correct horse").stdout)["rows"] == [[1]]

@@ -140,13 +140,33 @@ def described(schema: pa.Schema, table: ServedTable, catalog: str) -> pa.Schema:
             "ARROW:FLIGHT:SQL:IS_READ_ONLY": "1",
             "ARROW:FLIGHT:SQL:IS_SEARCHABLE": "1",
         }
-        if pa.types.is_decimal(field.type):
-            said |= {
-                "ARROW:FLIGHT:SQL:PRECISION": str(field.type.precision),
-                "ARROW:FLIGHT:SQL:SCALE": str(field.type.scale),
-            }
-        fields.append(field.with_metadata(said))
+        fields.append(field.with_metadata(said | _digits(field.type)))
     return pa.schema(fields)
+
+
+def with_digits(schema: pa.Schema) -> pa.Schema:
+    """*schema* of an answer, in which decimals say how many digits they have: JDBC looks nowhere else for that, and
+    Spark takes a column of unknown digits for a DECIMAL(38, 18)."""
+    fields = [field.with_metadata(_digits(field.type)) if _digits(field.type) else field for field in schema]
+    return pa.schema(fields, schema.metadata)
+
+
+def in_milliseconds(schema: pa.Schema) -> pa.Schema:
+    """*schema* of parameters for Java: Arrow's JDBC driver writes a time's milliseconds into a column of whichever
+    unit it was told (arrow-java#838), so 2026 in microseconds would be a day in January 1970."""
+    return pa.schema([field.with_type(_milliseconds(field.type)) for field in schema])
+
+
+def _milliseconds(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("ms", type_.tz)
+    return pa.time32("ms") if pa.types.is_time(type_) else type_
+
+
+def _digits(type_: pa.DataType) -> dict[str, str]:
+    if not pa.types.is_decimal(type_):
+        return {}
+    return {"ARROW:FLIGHT:SQL:PRECISION": str(type_.precision), "ARROW:FLIGHT:SQL:SCALE": str(type_.scale)}
 
 
 def primary_keys(command: Any, catalog: str, found: Sequence[ServedTable]) -> pa.Table:

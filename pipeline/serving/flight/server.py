@@ -147,9 +147,11 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
         if name in _METADATA:
             return flight.SchemaResult(_METADATA[name](command))
         if name == "CommandPreparedStatementQuery":
-            return flight.SchemaResult(self._prepared(who, command.prepared_statement_handle).described.schema)
-        ask = self._asked(who, name, command, context)
-        return flight.SchemaResult(self._guard.describe(ask, tables=who.tables, user=name_of(who)).schema)
+            described = self._prepared(who, command.prepared_statement_handle).described
+        else:
+            ask = self._asked(who, name, command, context)
+            described = self._guard.describe(ask, tables=who.tables, user=name_of(who))
+        return flight.SchemaResult(catalog.with_digits(described.schema))
 
     @answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
@@ -256,14 +258,17 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
     def _prepare(self, who: Who, request: Any, context: flight.ServerCallContext) -> bytes:
         if request.transaction_id:
             raise flight.FlightServerError(_NO_TRANSACTIONS)
-        ask = fresh(Ask(request.query), headers_of(context))
+        headers = headers_of(context)
+        ask = fresh(Ask(request.query), headers)
         described = self._guard.describe(ask, tables=who.tables, user=name_of(who))
+        java = "grpc-java" in headers.get("user-agent", "")
+        parameters = catalog.in_milliseconds(described.parameter_schema) if java else described.parameter_schema
         handle = self._statements.add(who.name, Prepared(request.query, described))
         result = messages.make(
             "ActionCreatePreparedStatementResult",
             prepared_statement_handle=handle,
-            dataset_schema=described.schema.serialize().to_pybytes(),
-            parameter_schema=described.parameter_schema.serialize().to_pybytes(),
+            dataset_schema=catalog.with_digits(described.schema).serialize().to_pybytes(),
+            parameter_schema=parameters.serialize().to_pybytes(),
         )
         return messages.pack(result)
 
@@ -335,7 +340,7 @@ def _info(schema: pa.Schema, descriptor: Any, ticket: bytes, said: str = "") -> 
 
 
 def _schema(answer: Answer) -> pa.Schema:
-    return marked(answer.schema, answer.types, answer.position, answer.applied)
+    return marked(catalog.with_digits(answer.schema), answer.types, answer.position, answer.applied)
 
 
 def _tell(context: flight.ServerCallContext, answer: Answer) -> None:

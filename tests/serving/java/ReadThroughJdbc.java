@@ -10,6 +10,8 @@ import java.sql.ResultSet;
 import java.sql.ResultSetMetaData;
 import java.sql.SQLException;
 import java.sql.Statement;
+import java.sql.Timestamp;
+import java.time.Instant;
 
 public class ReadThroughJdbc {
   public static void main(String[] args) throws Exception {
@@ -39,17 +41,22 @@ public class ReadThroughJdbc {
         while (rows.next())
           System.out.println("row " + rows.getLong(1) + " " + rows.getInt(2) + " " + rows.getString(3));
       }
-      String sql = "SELECT id, ?::DECIMAL(10, 2) AS d, ?::VARCHAR AS s, ?::DATE AS t FROM orders WHERE id = ?";
+      String sql = "SELECT id, ?::DECIMAL(10, 2) AS d, ?::VARCHAR AS s, ?::DATE AS t, ?::TIMESTAMPTZ AS z,"
+          + " ?::TIMESTAMP AS n, ?::TIME AS c FROM orders WHERE id = ?";
       try (PreparedStatement prepared = connection.prepareStatement(sql)) {
         for (long id = 4; id < 6; id++) {
           prepared.setBigDecimal(1, new BigDecimal("12.50"));
           prepared.setString(2, "ü" + id);
           prepared.setDate(3, java.sql.Date.valueOf("2024-02-29"));
-          prepared.setLong(4, id);
+          prepared.setTimestamp(4, Timestamp.from(Instant.parse("2026-02-01T10:00:00.125Z")));
+          prepared.setTimestamp(5, Timestamp.from(Instant.parse("2026-02-01T10:00:00.125Z")));
+          prepared.setTime(6, java.sql.Time.valueOf("12:34:56"));
+          prepared.setLong(7, id);
           try (ResultSet rows = prepared.executeQuery()) {
             while (rows.next())
               System.out.println("bound " + rows.getLong(1) + " " + rows.getBigDecimal(2) + " " + rows.getString(3)
-                  + " " + rows.getDate(4));
+                  + " " + rows.getDate(4) + " " + rows.getTimestamp(5).toInstant() + " " + rows.getTimestamp(6).toInstant()
+                  + " " + rows.getTime(7));
           }
         }
       }
