@@ -39,9 +39,8 @@ from .clients import MIX, Client, Tally, run_all
 from .node import Node, Sample, Watch, audit, until
 from .rows import KEYED, TABLES, Names, schema_of
 
-#: Beyond what the node had before anybody asked: DuckDB's own limit, answers in memory, and what Python, Arrow, gRPC
-#: and the allocators of some hundred threads keep.
-ALLOWANCE = Limits().memory + 8 * ServingLimits().answer_memory + 256 * 2**20
+#: What the node's settings let it have beyond what it had before anybody asked.
+ALLOWANCE = Limits().memory + ServingLimits().growth
 
 #: A WAL grows beyond its limit by what is written until the queries that run have ended.
 WAL = ServingLimits().wal * 3 // 2
