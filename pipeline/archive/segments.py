@@ -110,6 +110,11 @@ def decode(data: bytes, key: Key | None, salt: str) -> pq.ParquetFile:
     return pq.ParquetFile(pa.BufferReader(data), decryption_properties=None if key is None else key.reading(salt))
 
 
+def nothing() -> pq.ParquetFile:
+    """A file without records, to be read as one of a segment that has some."""
+    return decode(encode([], {}, None, ""), None, "")
+
+
 def batches(file: pq.ParquetFile, rows: int = ROW_GROUP, first_offset: int = 0) -> Iterator[pa.RecordBatch]:
     """The records from *first_offset* on, *rows* at a time."""
     groups = [g for g in range(file.metadata.num_row_groups) if _last_offset(file, g) >= first_offset]
