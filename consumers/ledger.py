@@ -47,7 +47,7 @@ _OPERATIONS = pa.schema(
 _OP = pa.schema([("topic", pa.string()), ("partition", pa.int32()), ("id", pa.string())])
 
 #: In the column ``resolution``: the record stands in for an erased one.
-_STANDS_IN = "erased:"
+STANDS_IN = "erased:"
 
 #: What a move adds to.
 _COUNTS = ("puts", "deletes", "gaps", "rejected", "repeated")
@@ -125,7 +125,7 @@ def hold(con: Connection, entries: Collection[Entry]) -> None:
             str(Position(e.marks.manifest)) if e.marks.manifest else None,
             str(e.marks.condition) if e.marks.condition else None,
             e.marks.ops,
-            f"{_STANDS_IN}{e.marks.erased}" if e.marks.erased else e.marks.resolution,
+            f"{STANDS_IN}{e.marks.erased}" if e.marks.erased else e.marks.resolution,
             e.marks.guarded,
         )
         for e in entries
@@ -166,9 +166,9 @@ def _marks(
     guarded: bool,
 ) -> Marks:
     """*no_row* says why a record is neither a row nor the delete of one."""
-    if no_row is None or not no_row.startswith(_STANDS_IN):
+    if no_row is None or not no_row.startswith(STANDS_IN):
         return Marks(tx, counts, if_, ops, no_row, guarded)  # type: ignore[arg-type]  # as it was written
-    return Marks(tx, counts, if_, ops, None, guarded, erased=erased(no_row.removeprefix(_STANDS_IN)))
+    return Marks(tx, counts, if_, ops, None, guarded, erased=erased(no_row.removeprefix(STANDS_IN)))
 
 
 def reject(con: Connection, verdicts: Iterable[Verdict], bad: Collection[Place]) -> None:

@@ -201,7 +201,12 @@ def _unsound(made: Manifest) -> str | None:
         return f"{made.rows} rows cannot be in {made.next - made.first} offsets of {made.file or 'no file'}"
     if made.file and made.file != made.place.data(made.first, made.next, made.sha256):
         return f"its file {made.file} is not named for what it holds"
-    if not (_HEX.fullmatch(made.was) and _HEX.fullmatch(made.sha256) and _HEX.fullmatch(made.last_digest) and len(made.last_digest) % 2 == 0):
+    if not (
+        _HEX.fullmatch(made.was)
+        and _HEX.fullmatch(made.sha256)
+        and _HEX.fullmatch(made.last_digest)
+        and len(made.last_digest) % 2 == 0
+    ):
         return "its hashes are none"
     return None
 

@@ -295,7 +295,7 @@ class ArchiveReader:
             return cursor.left
         if cursor.rows is None:
             # What stands in for an erased record may come after the last one.
-            if not link.rows or (link.last_offset < cursor.offset and not link.erased):
+            if not link.rows or (link.last_offset < cursor.offset and not link.was):
                 return None
             cursor.rows = batches(self._log.archive.segment(link), first_offset=cursor.offset)
         return next(cursor.rows, None)

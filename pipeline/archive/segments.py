@@ -11,7 +11,7 @@ one row group at a time.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from operator import itemgetter
@@ -20,8 +20,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...consumers.checks import Seen, digest
 from ...consumers.chunk import Chunk, WholeChunk
-from ...schemas.headers import Headers, ours
+from ...schemas.headers import ERASED, Headers, ours
 from .key import Key
 
 _HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
@@ -122,6 +123,41 @@ def batches(file: pq.ParquetFile, rows: int = ROW_GROUP, first_offset: int = 0) 
         skipped = int(pa.compute.sum(pa.compute.less(batch["offset"], first_offset)).as_py() or 0)
         if skipped < batch.num_rows:
             yield batch.slice(skipped)
+
+
+def headers_at(batch: pa.RecordBatch, i: int) -> list[tuple[str, bytes | None]]:
+    """The headers of the record at index *i*."""
+    return [(entry["name"], entry["value"]) for entry in batch["headers"][i].as_py() or ()]
+
+
+def without(batch: pa.RecordBatch, gone: Collection[int], stand_ins: Mapping[int, Headers]) -> pa.RecordBatch:
+    """*batch*, less the records at the offsets *gone*; of *stand_ins* these headers are left, and no key or value."""
+    kept = batch.filter(pa.compute.invert(_among(batch, gone)))
+    mine = _among(kept, stand_ins)
+    if not pa.compute.any(mine, min_count=0).as_py():
+        return kept
+    found = _headers_of(kept)
+    offsets = kept["offset"].to_pylist()
+    headers = [stand_ins.get(offset, found.get(i)) for i, offset in enumerate(offsets)]
+    none = pa.scalar(None, pa.binary())
+    columns = {name: kept[name] for name in SCHEMA.names}
+    columns |= {name: pa.compute.if_else(mine, none, kept[name]) for name in ("key", "value")}
+    return pa.RecordBatch.from_arrays([*(columns | {"headers": _header_column(headers)}).values()], schema=SCHEMA)
+
+
+def _among(batch: pa.RecordBatch, offsets: Collection[int]) -> pa.Array:
+    return pa.compute.is_in(batch["offset"], value_set=pa.array(list(offsets), pa.int64()))
+
+
+def last_of(batch: pa.RecordBatch, erased: bool = True) -> Seen | None:
+    """The last record in *batch*; if some were *erased*, the last one that stands in for none: what the log has too.
+    None if there is none."""
+    for i in reversed(range(batch.num_rows)):
+        headers = batch["headers"][i].as_py() if erased else None
+        if not any(entry["name"] == ERASED for entry in headers or ()):
+            offset, key, value, epoch = (batch[name][i].as_py() for name in ("offset", "key", "value", "leader_epoch"))
+            return Seen(offset, digest(key, value), epoch)
+    return None
 
 
 def _last_offset(file: pq.ParquetFile, group: int) -> int:
