@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from backup.restored import Dump
-from merganser.consumers.storefile import StoreFile
+from erase import people
+from erase.people import People
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.key import Key
+from merganser.pipeline.archive.objects import Objects
 from merganser.pipeline.erase.erase import Done, Eraser
-from merganser.schemas.position import Position, TopicPartition
+from merganser.schemas.position import TopicPartition
 from restore.conftest import halfway
 from restore.town import Town, held
 from stories.txworld import Event, TxWorld
-from support.memory import MemoryObjects
 
 #: The key that goes: of table a, in each of its partitions.
 TABLE, ID = "a", 0
@@ -33,26 +38,29 @@ def deleted(world: TxWorld) -> None:
         world.events.append(event)
 
 
-def a_town(seed: int, folder: Path, key: Key | None = None, transactions: int = 40, spellings: bool = False) -> Town:
-    """All is archived; full backups and a restore point lie in the key's life, and one of each after it."""
-    world = TxWorld(seed, transactions, spellings=spellings)
-    deleted(world)
-    for n in range(6):  # life goes on
-        event = Event("b", n % 2, 1, n)
-        world.log.put("b", n % 2, world._spelt(event), None)
-        world.events.append(event)
-    town = Town(world, folder, key)
-    for part, type_ in ((2, "full"), (3, "incr"), (4, "full"), (5, "full"), (5, "incr")):
+#: Where backups are made: in the key's life, and after it.
+MANY = ((2, "full"), (3, "incr"), (4, "full"), (5, "full"), (5, "incr"))
+FEW = ((2, "full"), (4, "incr"))
+
+
+def a_town(
+    world: TxWorld | People, folder: Path, key: Key | None = None, backups: Sequence[tuple[int, str]] = MANY
+) -> Town:
+    """All of *world* is archived; each of *backups* is made after so many fifths of it."""
+    town = Town(world, folder, key)  # type: ignore[arg-type]  # all that it needs is a log
+    for part, type_ in backups:
         town.apply(halfway(town.ends, part, 5))
         town.back_up(type_)  # type: ignore[arg-type]
     town.archive_up_to(town.ends)
     return town
 
 
-def erase(
-    archive: Archive, step: Callable[[str], None] = lambda step: None, key: str = str(ID), table: str = TABLE
-) -> Done:
-    return Eraser(archive, table, [key], step=step).run()
+def erase(archive: Archive, step: Callable[[str], None] = lambda step: None) -> Done:
+    return Eraser(archive, TABLE, [str(ID)], step=step).run()
+
+
+def forget_ada(archive: Archive, step: Callable[[str], None] = lambda step: None) -> Done:
+    return Eraser(archive, people.TABLE, [people.ADA], step=step).run()
 
 
 def without(path: Path, world: TxWorld) -> Dump:
@@ -79,18 +87,19 @@ def _less(name: str, rows: Any, offsets: set[tuple[str, str, str]]) -> tuple[str
     return name, rows
 
 
-def position_of(path: Path) -> Position:
-    with StoreFile(path) as store:
-        return store.position
-
-
-def rows_of(world: TxWorld) -> int:
-    return sum(mine(event) for event in world.events)
-
-
-def copied(town: Town) -> MemoryObjects:
-    return MemoryObjects(town.memory.files)
-
-
-def partitions() -> list[TopicPartition]:
-    return [TopicPartition(TABLE, p) for p in range(2)]
+def cells(objects: Objects, key: Key | None = None) -> Iterator[tuple[str, bytes]]:
+    """Each object's bytes as they are, and what they say: each value in a Parquet file, as bytes, with its column."""
+    salts = {}
+    for found in objects.list("log/"):
+        if found.name.endswith(".json") and not found.name.endswith("head.json"):
+            facts = json.loads(objects.read(found.name) or b"{}")
+            salts[facts["file"]] = facts["salt"]
+    for found in objects.list(""):
+        data = objects.read(found.name) or b""
+        yield found.name, data
+        if found.name.endswith(".parquet"):
+            salt = salts.get(found.name) or Path(found.name).stem
+            table = pq.read_table(io.BytesIO(data), decryption_properties=key.reading(salt) if key else None)
+            for name in table.column_names:
+                for value in table[name].to_pylist():
+                    yield f"{found.name} {name}", value if isinstance(value, bytes) else repr(value).encode()
