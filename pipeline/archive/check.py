@@ -257,7 +257,7 @@ class _Check:
             data = _DATA.fullmatch(name.rpartition("/")[2])
             if data is not None and name not in self._known and int(data[1]) < below:
                 self._known.add(name)
-                self._bad("erased", name, "it may hold erased records: `archive check --sweep` removes it")
+                self._bad("leftover", name, "it may hold erased records: `archive check --sweep` removes it")
 
     def _links(self, place: Place, seqs: list[int]) -> Iterator[Manifest]:
         """The manifests that are sound in themselves; what is wrong between them is noted."""
@@ -406,7 +406,7 @@ def sweep(archive: Archive, report: Report) -> list[str]:
     ends = {each.place.folder: each.next for each in report.coverage}
     removed = []
     for note in [*report.notes, *report.findings]:
-        if note.kind not in ("leftover", "erased") or not _forgotten(archive, note.file, ends):
+        if note.kind != "leftover" or not _forgotten(archive, note.file, ends):
             continue
         archive.objects.delete(note.file)
         removed.append(note.file)

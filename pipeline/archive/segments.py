@@ -162,7 +162,7 @@ def last_of(batch: pa.RecordBatch, erased: bool = True) -> Seen | None:
 
 def _last_offset(file: pq.ParquetFile, group: int) -> int:
     statistics = file.metadata.row_group(group).column(0).statistics
-    return int(statistics.max)
+    return -1 if statistics is None else int(statistics.max)  # a group without records has none
 
 
 def fill(chunk: Chunk, partition: int, batch: pa.RecordBatch) -> None:

@@ -105,7 +105,6 @@ class Partition:
             self.archive.refresh(self.chain)
             return False
         self.step("published")
-        self.archive.note(self.chain, self.archive.caught_up_ms(self.place))
         return True
 
     def _staged(self, name: str, rejected: Sequence[int]) -> list[Manifest]:
@@ -163,6 +162,8 @@ class Partition:
     def finish(self, still_alone: Callable[[], None] = lambda: None) -> None:
         """Put in place what erasures of the chain name, this one's or an earlier one's, and remove what that leaves."""
         objects = self.archive.objects
+        if self.chain.unfinished:
+            self.archive.note(self.chain, self.archive.caught_up_ms(self.place))
         for seq, hash_ in self.chain.unfinished.items():
             staged = self.place.staged(seq, hash_)
             data = objects.read(staged)

@@ -235,6 +235,7 @@ class Eraser:
             if not alone.alone:
                 raise BackupBusy(self.archive.objects.url, "a backup is being made")
             self.watch = _Renewing(self.watch, alone)
+            self._finish_backups()
             for partition in self._partitions:
                 self.archive.refresh(partition.chain)
                 partition.finish(alone.renew)
@@ -252,6 +253,18 @@ class Eraser:
             swept = self._swept(alone)
             points, unproved = self._proved(alone)
             return Done(id_, records, left, tuple(backups), tuple(points), tuple(unproved), swept)
+
+    def _finish_backups(self) -> None:
+        """Mark backups that a killed process has left without a mark; one that lacks files is none, and goes. Nobody
+        is about to do either: no backup is being made."""
+        objects = self.archive.objects
+        sizes = {found.name: found.size for found in objects.list(files.FOLDER)}
+        for each in self._listed():
+            if each.unmarked and each.backup is not None:
+                if all(sizes.get(listed.name) == listed.size for listed in each.backup.files):
+                    objects.create(mark_name(each.id), mark(each.backup))
+                else:
+                    objects.delete(manifest_name(each.id))
 
     def _rejected(self) -> dict[Place, list[int]]:
         """The offsets of what was rejected. Only of the newest topic of the name can that be in doubt."""

@@ -17,7 +17,6 @@ from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.key import Key
 from merganser.pipeline.archive.objects import Objects
 from merganser.pipeline.erase.erase import Done, Eraser
-from merganser.schemas.position import TopicPartition
 from restore.conftest import halfway
 from restore.town import Town, held
 from stories.txworld import Event, TxWorld

@@ -46,10 +46,29 @@ class People:
         )  # fmt: skip
         for n in range(events):
             self._event("ada" if n in (1, 5, 9, 14) else self.random.choice(NAMES), n)
-        self.bad("ada")
-        if forgotten:
-            self.delete("ada")
-            self.write("bob", 99)
+        if events:
+            self.bad("ada")
+            if forgotten:
+                self.delete("ada")
+                self.write("bob", 99)
+
+    def lived(self, events: int) -> People:
+        """So many events without conditions, in which the key of each transaction is one person's; ada is deleted."""
+        for n in range(events):
+            name = self.random.choice(NAMES)
+            kind = self.random.randrange(6)
+            marks = [None, None, Marks(ops=(f"op-{n % 7}",)), Marks(f"tx-{n}", {self.place(name): 1})]
+            if kind < len(marks):
+                self.write(name, n, marks[kind])
+            elif kind == 4:
+                self.delete(name)
+            else:
+                self.log.gap(*self.place(name))
+        self.delete("ada")
+        return self
+
+    def place(self, name: str) -> TopicPartition:
+        return TopicPartition(TABLE, self.partition(name))
 
     def partition(self, name: str) -> int:
         return NAMES.index(name) % 2
