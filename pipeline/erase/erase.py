@@ -342,6 +342,7 @@ class Eraser:
             partition.look()
             if published:
                 break
+            refused = self._rejected().get(partition.place, ())  # there may be more of it now
         return hits
 
     def _swept(self, alone: Alone) -> int:

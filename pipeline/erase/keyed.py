@@ -14,7 +14,7 @@ from ...schemas.errors import UsageError
 from ...schemas.jsonrows import JsonRows
 from ...schemas.table import SchemaVersion, Table
 
-#: Spellings that are remembered.
+#: Spellings of other keys that are remembered, about.
 _REMEMBERED = 65_536
 
 
@@ -34,20 +34,20 @@ class TheKey:
         if said is None:
             raise UsageError(f"table {table.name!r}: the key cannot be read back, so its records cannot be found")
         self._said: KeyValues = said
-        self._known: dict[bytes, bool] = {}
+        self._mine = {self._bytes}  # spellings of it that were met, and of others
+        self._others: set[bytes] = set()
 
     def among(self, keys: pa.ChunkedArray | pa.Array) -> list[int]:
         """The indices of those of *keys*, as records have them, that are this one."""
-        new = [key for key in keys.unique().to_pylist() if key is not None and key not in self._known]
-        if len(self._known) + len(new) > _REMEMBERED:
-            self._known = {}
+        met = (key for key in keys.unique().to_pylist() if key is not None)
+        new = [key for key in met if key not in self._mine and key not in self._others]
         said = self._decoder.read_keys(new)
         found = {key for key, values in zip(new, said, strict=True) if values == self._said or key == self._bytes}
-        self._known |= {key: key in found for key in new}
-        mine = [key for key, is_mine in self._known.items() if is_mine]
-        if not mine:
-            return []
-        found_at = pa.compute.indices_nonzero(pa.compute.is_in(keys, value_set=pa.array(mine, keys.type)))
+        self._mine |= found
+        if len(self._others) > _REMEMBERED:
+            self._others = set()
+        self._others.update(key for key in new if key not in found)
+        found_at = pa.compute.indices_nonzero(pa.compute.is_in(keys, value_set=pa.array(sorted(self._mine), keys.type)))
         return list(found_at.to_pylist())
 
     def bad(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytest import MonkeyPatch
 
 from erase.erased import forget_ada
 from erase.people import NAMES, TABLE, People, records_of_ada
@@ -12,6 +13,7 @@ from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
 from merganser.pipeline.archive.check import check
 from merganser.pipeline.archive.segments import SegmentLimits
+from merganser.pipeline.erase import keyed
 from merganser.schemas.headers import Marks, decode, stands_in
 from merganser.schemas.position import Position
 from support.memory import MemoryObjects
@@ -81,3 +83,12 @@ def test_the_rest_reads_as_before(events: list[tuple[str, str]], rows: int) -> N
         assert record[2:4] == (None, None) and record[4] == hers[at].time_ms
         assert said is not None and had is not None
         assert (said.tx, said.manifest, said.ops) == (had.tx, had.manifest, had.ops)
+
+
+def test_however_many_keys_there_are_hers_is_known_again(monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed, "_REMEMBERED", 1)
+    people, objects = People(1, events=0).lived(30), MemoryObjects()
+    archive, ends = Archive(objects), people.log.ends(list(people.log.partitions))
+    with Archiver(people.log, archive, [TABLE], limits=SegmentLimits(2, age_s=60), until=ends) as archiver:
+        archiver.wait(ends.of({TABLE}), 30)
+    assert forget_ada(Archive(objects)).records == len(records_of_ada(people.log)) > 5
