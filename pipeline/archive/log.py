@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...consumers.chunk import Chunk
 from ...consumers.log import End, Ownership, Poll, Problem
@@ -113,8 +114,8 @@ class ArchiveLog:
             if not link.rows or link.max_ms < time_ms:
                 continue  # the record that it begins with was erased
             for batch in batches(self.archive.segment(link)):
-                late = pa.compute.greater_equal(batch["timestamp_ms"], time_ms)
-                first = pa.compute.index(late, True).as_py()
+                late = pc.greater_equal(batch["timestamp_ms"], time_ms)
+                first = pc.index(late, True).as_py()
                 if first >= 0:
                     return int(batch["offset"][first].as_py())
         return chain.end

@@ -18,6 +18,7 @@ from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...consumers.checks import Seen, digest
@@ -120,7 +121,7 @@ def batches(file: pq.ParquetFile, rows: int = ROW_GROUP, first_offset: int = 0) 
     """The records from *first_offset* on, *rows* at a time."""
     groups = [g for g in range(file.metadata.num_row_groups) if _last_offset(file, g) >= first_offset]
     for batch in file.iter_batches(batch_size=rows, row_groups=groups):
-        skipped = int(pa.compute.sum(pa.compute.less(batch["offset"], first_offset)).as_py() or 0)
+        skipped = int(pc.sum(pc.less(batch["offset"], first_offset)).as_py() or 0)
         if skipped < batch.num_rows:
             yield batch.slice(skipped)
 
@@ -132,21 +133,21 @@ def headers_at(batch: pa.RecordBatch, i: int) -> list[tuple[str, bytes | None]]:
 
 def without(batch: pa.RecordBatch, gone: Collection[int], stand_ins: Mapping[int, Headers]) -> pa.RecordBatch:
     """*batch*, less the records at the offsets *gone*; of *stand_ins* these headers are left, and no key or value."""
-    kept = batch.filter(pa.compute.invert(_among(batch, gone)))
+    kept = batch.filter(pc.invert(_among(batch, gone)))
     mine = _among(kept, stand_ins)
-    if not pa.compute.any(mine, min_count=0).as_py():
+    if not pc.any(mine, min_count=0).as_py():
         return kept
     found = _headers_of(kept)
     offsets = kept["offset"].to_pylist()
     headers = [stand_ins.get(offset, found.get(i)) for i, offset in enumerate(offsets)]
     none = pa.scalar(None, pa.binary())
     columns = {name: kept[name] for name in SCHEMA.names}
-    columns |= {name: pa.compute.if_else(mine, none, kept[name]) for name in ("key", "value")}
+    columns |= {name: pc.if_else(mine, none, kept[name]) for name in ("key", "value")}
     return pa.RecordBatch.from_arrays([*(columns | {"headers": _header_column(headers)}).values()], schema=SCHEMA)
 
 
 def _among(batch: pa.RecordBatch, offsets: Collection[int]) -> pa.Array:
-    return pa.compute.is_in(batch["offset"], value_set=pa.array(list(offsets), pa.int64()))
+    return pc.is_in(batch["offset"], value_set=pa.array(list(offsets), pa.int64()))
 
 
 def last_of(batch: pa.RecordBatch, erased: bool = True) -> Seen | None:

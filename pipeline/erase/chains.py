@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...consumers.checks import Seen
 from ...schemas.headers import BadHeader, Erased, Marks, decode, encode
@@ -205,7 +206,7 @@ def _last(chain: Chain, changed: Sequence[Manifest]) -> Seen | None:
 
 def _standing(batch: pa.RecordBatch) -> dict[int, Erased]:
     found: dict[int, Erased] = {}
-    for i in pa.compute.indices_nonzero(pa.compute.is_null(batch["key"])).to_pylist():
+    for i in pc.indices_nonzero(pc.is_null(batch["key"])).to_pylist():
         marks, _ = _marks(headers_at(batch, i))
         if marks is not None and marks.erased is not None:
             found[batch["offset"][i].as_py()] = marks.erased

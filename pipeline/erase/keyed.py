@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...consumers.atomic import KeyValues
 from ...consumers.chunk import Chunk
@@ -47,7 +48,7 @@ class TheKey:
         if len(self._others) > _REMEMBERED:
             self._others = set()
         self._others.update(key for key in new if key not in found)
-        found_at = pa.compute.indices_nonzero(pa.compute.is_in(keys, value_set=pa.array(sorted(self._mine), keys.type)))
+        found_at = pc.indices_nonzero(pc.is_in(keys, value_set=pa.array(sorted(self._mine), keys.type)))
         return list(found_at.to_pylist())
 
     def bad(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> set[int]:
