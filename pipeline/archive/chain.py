@@ -253,6 +253,7 @@ class Chain:
     def __init__(self, place: Place, links: Sequence[Manifest] = ()) -> None:
         self.place = place
         self._links: list[Manifest] = []
+        self._erasures: list[Manifest] = []
         for link in links:
             self.add(link)
 
@@ -262,6 +263,8 @@ class Chain:
             raise BrokenChain(f"it is of {link.place.folder}")
         follows(self.tip, link)
         self._links.append(link)
+        if link.erasure:
+            self._erasures.append(link)
 
     def put(self, link: Manifest) -> None:
         """Let *link* take the place of the one of its number; BrokenChain if an erasure does not say so."""
@@ -280,7 +283,7 @@ class Chain:
         return unnamed(self._links)
 
     def _named(self, link: Manifest) -> bool:
-        return any(each.told.links.get(str(link.seq)) == link.own_hash for each in self._links if each.told)
+        return any(each.erasure["links"].get(str(link.seq)) == link.own_hash for each in self._erasures)
 
     @property
     def unfinished(self) -> dict[int, str]:

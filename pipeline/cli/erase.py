@@ -65,6 +65,8 @@ def erase(
         emit_json({**plan.fields(), "executed": done is not None, "erased": None if done is None else done.fields()})
     else:
         _show(plan, done)
+    if done is not None and done.unproved:
+        raise typer.Exit(1)
 
 
 def _show(plan: ErasePlan, done: Done | None) -> None:
@@ -88,7 +90,7 @@ def _show(plan: ErasePlan, done: Done | None) -> None:
         say("nothing was done: --execute does it")
         return
     for id_, why in done.unproved:
-        say(f"note: backup {id_} cannot be restored, so its digests stay as they were: {why}")
+        say(f"error: backup {id_} keeps the digests that it had: {why}")
     made = f"{count(len(done.backups) + len(done.points), 'backup')} made anew"
     emit(f"erased {count(done.records, 'record')} ({done.stand_ins:,} stood in for), {made}: erasure {done.id}")
 

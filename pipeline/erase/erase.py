@@ -18,7 +18,16 @@ from typing import Any
 
 from ...consumers.log import Log
 from ...schemas import headers
-from ...schemas.errors import BackupBusy, LogUnavailable, NotErasable, NotRestorable, UnknownTable
+from ...schemas.errors import (
+    BackupBusy,
+    LogUnavailable,
+    NotErasable,
+    NotFreshEnough,
+    NotRestorable,
+    RestoredWrong,
+    TableStopped,
+    UnknownTable,
+)
 from ...schemas.position import TopicPartition
 from ..archive.archive import Archive
 from ..archive.chain import Place
@@ -113,8 +122,8 @@ class ErasePlan:
 
 @dataclass(frozen=True)
 class Done:
-    """What an erasure did. *id* is the one under which it is in the chains. *unproved* restore points could not be
-    restored, for the reason beside each; *swept* files that no backup names went too."""
+    """What an erasure did. *id* is the one under which it is in the chains. *unproved* restore points cannot be
+    restored, or come to something else, for the reason beside each; *swept* files that no backup names went too."""
 
     id: str
     records: int
@@ -235,6 +244,7 @@ class Eraser:
             if not alone.alone:
                 raise BackupBusy(self.archive.objects.url, "a backup is being made")
             self.watch = _Renewing(self.watch, alone)
+            self.archive.claim(self.archive.log().cluster_id)  # its store has to keep a file from being created twice
             self._finish_backups()
             for partition in self._partitions:
                 self.archive.refresh(partition.chain)
@@ -369,7 +379,7 @@ class Eraser:
             alone.renew()
             try:
                 made = proved_anew(self.archive, backup, self.table, self.scratch, self.watch)
-            except NotRestorable as why:
+            except (NotErasable, NotFreshEnough, NotRestorable, RestoredWrong, TableStopped) as why:
                 unproved.append((backup.id, str(why)))
                 continue
             at = _now()

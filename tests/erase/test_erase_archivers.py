@@ -177,6 +177,17 @@ def test_one_that_runs_goes_on_and_takes_her_up_if_she_comes_back() -> None:
     sound(people, objects)
 
 
+def test_an_older_topic_of_that_name_is_erased_too() -> None:
+    people, objects = without_conditions(), MemoryObjects()
+    copy(people, objects)
+    people.log.recreate(TABLE)
+    people.lived(20)
+    copy(people, objects)
+    assert len({name.split("/")[2] for name in texts(objects)}) == 2
+    forget_ada(Archive(objects))
+    sound(people, objects)
+
+
 @both_ways
 def test_a_reader_that_had_begun_comes_to_its_end(naive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if naive:
