@@ -60,7 +60,7 @@ def erase(
     with log_at_hand(bootstrap_servers, registry, timeout) as log, Bars() as bars:
         eraser = Eraser(place, table, key, log, scratch, watch=bars)
         plan = eraser.plan()
-        done = eraser.run() if execute and not plan.nothing else None
+        done = eraser.run() if execute else None
     if json:
         emit_json({**plan.fields(), "executed": done is not None, "erased": None if done is None else done.fields()})
     else:
@@ -72,6 +72,7 @@ def erase(
 def _show(plan: ErasePlan, done: Done | None) -> None:
     if plan.nothing:
         emit("nothing of this key is in the archive, nor in its backups")
+        _show_swept(done)
         return
     names = ["table", "topic_id", "partition", "records", "stand_ins", "segments"]
     parts = [part.fields() for part in plan.parts if part.hits or part.unfinished]
@@ -89,10 +90,16 @@ def _show(plan: ErasePlan, done: Done | None) -> None:
     if done is None:
         say("nothing was done: --execute does it")
         return
+    _show_swept(done)
     for id_, why in done.unproved:
         say(f"error: backup {id_} keeps the digests that it had: {why}")
     made = f"{count(len(done.backups) + len(done.points), 'backup')} made anew"
     emit(f"erased {count(done.records, 'record')} ({done.stand_ins:,} stood in for), {made}: erasure {done.id}")
+
+
+def _show_swept(done: Done | None) -> None:
+    if done is not None and done.swept:
+        say(f"{count(done.swept, 'file')} removed that no backup names")
 
 
 def _tell_of_the_log(plan: ErasePlan) -> None:

@@ -170,17 +170,26 @@ class Eraser:
     # -- looking -----------------------------------------------------------------------------
 
     def plan(self) -> ErasePlan:
-        """Look all through: nothing is changed. NotErasable, ArchiveDamaged, WrongKey."""
+        """Look all through: nothing is changed. NotErasable, ArchiveDamaged, WrongKey, LogUnavailable."""
         self._look()
         fulls = {b.id: found for b in self._whole() if (found := self._snapshots.look(b, self.watch.advance))}
         for partition in self._partitions:
-            if (why := not_deleted(partition.found)) is not None:
-                raise NotErasable(self.table, f"{partition.place.tp}: {why}", _DELETE_IT)
+            self._deleted(partition)
         holders = [
             Holder(id_, _count(found.rows), _count(found.quarantine), _count(found.pending), found.files)
             for id_, found in fulls.items()
         ]
         return ErasePlan(self.table, tuple(self._parts()), tuple(holders), tuple(self._points()))
+
+    def _deleted(self, partition: Partition) -> None:
+        """NotErasable unless the key's row is deleted in *partition*, or nobody can write to that topic any more."""
+        place, newest = partition.place, self._partitions[-1].place  # in the order of generations
+        over = place.topic_id != newest.topic_id
+        if not over and self.log is not None:
+            found = self.log.identify([self.table]).get(self.table)
+            over = found is None or found.topic_id != place.topic_id
+        if not over and (why := not_deleted(partition.found)) is not None:
+            raise NotErasable(self.table, f"{place.tp}: {why}", _DELETE_IT)
 
     def _look(self) -> None:
         """Every segment of the table, and how much of each backup there is to look at beside."""
@@ -343,8 +352,7 @@ class Eraser:
         """The records that were erased in *partition*. Should an archiver be first, its segment is looked at too."""
         hits: list[Hit] = []
         while partition.found:
-            if (why := not_deleted(partition.found)) is not None:
-                raise NotErasable(self.table, f"{partition.place.tp}: it was written again: {why}", _DELETE_IT)
+            self._deleted(partition)
             alone.renew()
             hits = partition.found
             published = partition.erase(id_, at, refused)

@@ -179,6 +179,7 @@ def test_one_that_runs_goes_on_and_takes_her_up_if_she_comes_back() -> None:
 
 def test_an_older_topic_of_that_name_is_erased_too() -> None:
     people, objects = without_conditions(), MemoryObjects()
+    people.write("ada", 1)  # nobody can delete that any more
     copy(people, objects)
     people.log.recreate(TABLE)
     people.lived(20)

@@ -12,6 +12,7 @@ from erase.people import ADA, TABLE, People, hashes_of_ada, records_of_ada, tell
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.check import check
 from merganser.pipeline.archive.key import Key
+from merganser.pipeline.archive.objects import Objects, open_objects
 from merganser.pipeline.backup.catalog import catalog
 from merganser.pipeline.backup.drill import drill
 from merganser.pipeline.backup.verify import verify
@@ -23,7 +24,7 @@ from support.memory import MemoryObjects
 KEY = Key(b"k" * 32)
 
 
-def telling(objects: MemoryObjects, key: Key | None, hashes: set[str]) -> set[str]:
+def telling(objects: Objects, key: Key | None, hashes: set[str]) -> set[str]:
     """The objects that tell of her: their bytes, those of any value in them, or a hash of a record."""
     found = set()
     for name, data in cells(objects, key):
@@ -81,6 +82,9 @@ def test_a_key_that_was_not_deleted_stays(tmp_path: Path) -> None:
     with pytest.raises(NotErasable, match="is no delete") as caught:
         forget_ada(town.archive)
     assert "merganser delete" in caught.value.hint and town.memory.files == before
+    town.world.log.recreate(TABLE)  # the topic is gone, and its archive is not
+    done = Eraser(town.archive, TABLE, [ADA], town.world.log).run()
+    assert done.records and not telling(town.memory, None, hashes_of_ada(town.world.log))
 
 
 @pytest.mark.parametrize(
@@ -94,3 +98,14 @@ def test_a_key_that_was_not_deleted_stays(tmp_path: Path) -> None:
 def test_what_is_no_key_is_told(table: str, words: list[str], error: type[Exception], objects: MemoryObjects) -> None:
     with pytest.raises(error):
         Eraser(Archive(objects), table, words).plan()
+
+
+@pytest.mark.slow
+def test_on_a_real_s3_server(town: Town, s3_url: str) -> None:
+    objects = open_objects(s3_url)
+    for name, data in town.memory.files.items():
+        objects.put(name, data)
+    archive, hashes = Archive(objects), hashes_of_ada(town.world.log)
+    assert telling(objects, None, hashes)
+    assert forget_ada(archive).records == len(records_of_ada(town.world.log))
+    assert not telling(objects, None, hashes) and not verify(archive, catalog(objects)).findings
