@@ -23,7 +23,7 @@ from .output import count, emit, emit_json, emit_table, say
 from .rows import Key
 
 if TYPE_CHECKING:
-    from ..erase.erase import Done, ErasePlan
+    from ..erase.report import Done, ErasePlan
 
 Scratch = Annotated[
     Path | None, option("--scratch", "Folder for the stores that restore points are proved in.", file_okay=False)

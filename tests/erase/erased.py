@@ -16,7 +16,8 @@ from erase.people import People
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.key import Key
 from merganser.pipeline.archive.objects import Objects
-from merganser.pipeline.erase.erase import Done, Eraser
+from merganser.pipeline.erase.erase import Eraser
+from merganser.pipeline.erase.report import Done
 from restore.conftest import halfway
 from restore.town import Town, held
 from stories.txworld import Event, TxWorld
