@@ -15,9 +15,10 @@ from merganser.pipeline.archive.key import Key
 from merganser.pipeline.archive.objects import Objects, open_objects
 from merganser.pipeline.backup.catalog import catalog
 from merganser.pipeline.backup.drill import drill
+from merganser.pipeline.backup.lease import Lease
 from merganser.pipeline.backup.verify import verify
 from merganser.pipeline.erase.erase import Eraser
-from merganser.schemas.errors import InvalidRow, NotErasable, UnknownTable, UsageError
+from merganser.schemas.errors import BackupBusy, InvalidRow, NotErasable, UnknownTable, UsageError
 from restore.town import Town
 from support.memory import MemoryObjects
 
@@ -67,6 +68,22 @@ def test_a_preview_changes_nothing_and_says_what_would(town: Town, objects: Memo
     [part] = [part for part in plan.parts if part.hits]
     assert part.in_log == len(part.hits) == len(records_of_ada(town.world.log))
     assert [len(plan.backups), len(plan.points)] == [1, 1] and json.dumps(plan.fields())
+
+
+def test_it_waits_for_no_backup_and_none_is_made_meanwhile(objects: MemoryObjects) -> None:
+    lease = Lease(objects, "20260101T000000.000Z-abcdef")
+    before = dict(objects.files)
+    with pytest.raises(BackupBusy, match="is being made"):
+        forget_ada(Archive(objects))
+    assert objects.files == before
+    lease.release()
+
+    def look(step: str) -> None:
+        with pytest.raises(BackupBusy):
+            Lease(objects, "20260101T000000.000Z-abcdef", wait_s=0)
+
+    forget_ada(Archive(objects), look)
+    Lease(objects, "20260101T000000.000Z-abcdef", wait_s=0)
 
 
 def test_it_is_done_once(forgotten: MemoryObjects) -> None:
