@@ -28,6 +28,7 @@ class Part:
             "partition": self.place.partition,
             "records": len(self.hits),
             "stand_ins": stand_ins,
+            "bad": sum(hit.bad for hit in self.hits),
             "segments": self.segments,
             "unfinished": self.unfinished,
             "in_log": self.in_log,

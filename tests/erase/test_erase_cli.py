@@ -39,6 +39,7 @@ def test_what_is_said_is_done_and_shows(cli: Cli, folder: Path) -> None:
     shown = cli("archive", "erase", "people", f"id={ADA}", *place)
     assert (shown.code, shown.out.splitlines()[0].split()[3]) == (0, "records")
     assert "1 incremental backup" in shown.err and "no log at hand" in shown.err
+    assert "may be in quarantine" in shown.err
     assert shown.err.splitlines()[-1] == "nothing was done: --execute does it"
     done = cli("archive", "erase", "people", ADA, *place, "--execute", "--json").json[0]
     assert done["executed"] and done["erased"]["records"] == done["partitions"][0]["records"] > 0
