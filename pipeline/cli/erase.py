@@ -88,9 +88,7 @@ def _show(plan: ErasePlan, done: Done | None) -> None:
         say(f"{count(len(plan.points), 'incremental backup')} to restore to, for new digests")
     _tell_of_the_log(plan)
     if bad := sum(each["bad"] for each in parts):
-        say(
-            f"note: {count(bad, 'record')} of it may be in quarantine: live stores keep that, and so do their next backups"
-        )
+        say(f"note: {count(bad, 'record')} of it may be in quarantine: live stores, and their next backups, keep that")
     if done is None:
         say("nothing was done: --execute does it")
         return
