@@ -1,8 +1,9 @@
 """What becomes of the records of one key, and of the links that have them. Pure.
 
 Invariants
-- A record goes without a trace, and its offset is a gap, unless others depend on it: a transaction that counts it, or
-  an operation id that has to be known. Then it leaves a stand-in, which says that, and whether it was rejected.
+- A record goes without a trace, and its offset is a gap, unless something depends on it: a transaction that counts it,
+  an operation id or a schema that has to be known. Then it leaves a stand-in, which says that, and whether it was
+  rejected.
 - A key is erased only once its last record in a partition is a plain delete: then what comes after finds what it finds
   on every replica, no row.
 - A link changes if it has such a record, or remembers one as the last.
@@ -31,7 +32,8 @@ class Hit(NamedTuple):
     @property
     def leaves(self) -> bool:
         """True if something depends on it: it leaves a stand-in."""
-        return self.marks is not None and (self.marks.tx is not None or bool(self.marks.ops))
+        marks = self.marks
+        return marks is not None and (marks.tx is not None or bool(marks.ops) or marks.schema is not None)
 
     @property
     def in_doubt(self) -> bool:

@@ -34,6 +34,7 @@ def link(seq: int, first: int, next_: int, last: int, rows: int = 1) -> Manifest
         (Hit(4, marks=Marks("tx")), True, False, Marks("tx", erased=Erased("k"))),
         (Hit(4, marks=Marks("tx"), bad=True), True, True, Marks("tx", erased=Erased("k"))),
         (Hit(4, marks=Marks(ops=("op",))), True, False, Marks(ops=("op",), erased=Erased("k"))),
+        (Hit(4, marks=Marks(schema=7)), True, False, Marks(schema=7, erased=Erased("k"))),
         (Hit(4, marks=FIRST), True, True, replace(FIRST, condition=None, erased=Erased("k"))),
     ],
 )

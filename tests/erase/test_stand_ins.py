@@ -20,6 +20,7 @@ MANIFEST = {TopicPartition("t", 0): 2}
         Marks("tx", erased=Erased(ID)),
         Marks("tx", MANIFEST, guarded=True, erased=Erased(ID, True)),
         Marks(ops=("a", "b"), erased=Erased(ID)),
+        Marks(schema=7, erased=Erased(ID)),
     ],
 )
 def test_headers_say_it_and_are_read_back(marks: Marks) -> None:
