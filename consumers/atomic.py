@@ -91,12 +91,17 @@ class Unit:
     @property
     def rows(self) -> list[Entry]:
         """The records that are to become rows, or delete some."""
+        return [entry for entry in self.entries if not entry.marks.no_row]
+
+    @property
+    def written(self) -> list[Entry]:
+        """The records that its producer wrote: its rows, and what stands in for those that were erased."""
         return [entry for entry in self.entries if entry.marks.resolution is None]
 
     @property
     def first(self) -> Place:
-        """Of its rows, if it has any: decisions lie wherever they were written."""
-        return (self.rows or self.entries)[0].place
+        """Of what was written, if that is anything: decisions lie wherever they were taken."""
+        return (self.written or self.entries)[0].place
 
 
 @dataclass(slots=True)
@@ -263,7 +268,7 @@ class Atomicity:
         """Those of *missing* that nothing excuses."""
         if open_.manifest is None or open_.unit.tx in self.settled:
             return []
-        if any(e.place.offset in self.late.get(e.place.partition, ()) for e in open_.unit.rows):
+        if any(e.place.offset in self.late.get(e.place.partition, ()) for e in open_.unit.written):
             return []
         return [tp for tp in missing if not self._compacted(tp)]
 

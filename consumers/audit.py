@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from ..schemas.headers import is_decision
+from ..schemas.headers import is_no_row
 from ..schemas.position import Position, TopicPartition
 from ..schemas.types import quote
 from .digest import Digest, quarantine_digest, table_digest
@@ -251,9 +251,9 @@ def count_records(log: Log, start: Position, end: Position, timeout_s: float) ->
     for poll in walk(log, "audit", start, end, timeout_s):
         for topic, chunk in poll.chunks.items():
             ends = {p: end[TopicPartition(topic, p)] for p in chunk.spans}
-            decisions = {i for i, headers in chunk.headers.items() if is_decision(headers)}
+            no_rows = {i for i, headers in chunk.headers.items() if is_no_row(headers)}
             places = enumerate(zip(chunk.partitions, chunk.offsets, strict=True))
-            below = Counter(p for i, (p, offset) in places if offset < ends[p] and i not in decisions)
+            below = Counter(p for i, (p, offset) in places if offset < ends[p] and i not in no_rows)
             for partition, count in below.items():
                 counts[TopicPartition(topic, partition)] += count
     return counts

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from ..schemas.errors import MerganserError, SplitTransaction, TableStopped
+from ..schemas.headers import stands_in
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
 from .atomic import Entry, KeyValues, Place, Unit
@@ -25,7 +26,7 @@ from .checks import Seen, digest, still_there, vanished
 from .chunk import Chunk
 from .conditions import Operation, Verdict, guarded
 from .decode import Decoded, Piece, TableDecoder
-from .labels import chunk_of, entries, label
+from .labels import chunk_of, entries, key_of, label
 from .log import End, Poll
 from .waiting import Waiting
 from .whole import Labelled
@@ -132,7 +133,7 @@ class Collector:
         said: dict[Place, KeyValues | None] = {}
         for topic, mine in by_topic.items():
             keys = self._decoders[topic].read_keys([entry.key for entry in mine])
-            said |= zip((entry.place for entry in mine), keys, strict=True)
+            said |= {entry.place: key_of(entry.marks, key) for entry, key in zip(mine, keys, strict=True)}
         self.waiting.hold([replace(entry, key_values=said[entry.place]) for entry in held], settled)
 
     @property
@@ -177,7 +178,8 @@ class Collector:
             tp = TopicPartition(topic, partition)
             move = self._move(tp)
             move.next_offset = self._next[tp] = next_offset(chunk.offsets[span.last])
-            move.last = _seen(chunk, span.last)
+            if not stands_in(chunk.headers.get(span.last, ())):  # the log itself may show what was there
+                move.last = _seen(chunk, span.last)
             move.read += span.size
             move.at_end = False
         mine = self._inbox[topic]
@@ -253,7 +255,7 @@ class Collector:
                 waiting += entries(topic, mine.raw, labelled[topic], indices)
                 mine.raw = mine.raw.but(indices)
         for entry in waiting:
-            if entry.marks.resolution is not None:
+            if entry.marks.no_row:
                 self._moves[entry.place.partition].read -= 1  # a control record of ours: a gap, as Kafka's are
         if waiting or not self.waiting.idle:
             self._release(self.waiting.offer(waiting, self._next))

@@ -60,7 +60,7 @@ class Verdict:
     def operations(self) -> list[Operation]:
         """What is to be remembered."""
         unit = self.unit
-        if not unit.rows:  # a decision on a transaction that needed none
+        if not unit.written:  # a decision on a transaction that needed none
             return []
         found = [Operation("tx", unit.tx, unit.first, self.state, self.reason)] if unit.tx is not None else []
         if not self.repeats:
@@ -74,7 +74,9 @@ class Verdict:
 
 def guarded(unit: Unit) -> bool:
     """True if the unit may come to anything but being applied, whatever its values are."""
-    return unit.resolution is not None or any(e.marks.condition or e.marks.ops for e in unit.entries)
+    if unit.resolution is not None:
+        return True
+    return any(e.marks.condition or e.marks.ops or (e.marks.erased and e.marks.erased.rejected) for e in unit.entries)
 
 
 def asked_for(units: Iterable[Unit]) -> list[Entry]:
@@ -133,7 +135,11 @@ def _no_row(unit: Unit, bad: Mapping[Place, str]) -> Verdict | None:
 def _run(unit: Unit, rows: dict[Key, int]) -> Verdict:
     """Apply *unit* to *rows*, or leave them as they are."""
     changed: dict[Key, int | None] = {}
-    for entry in unit.rows:
+    for entry in unit.written:
+        if entry.marks.erased is not None:
+            if entry.marks.erased.rejected:
+                return Verdict(unit, "rejected", "it was, by a record that is erased", entry.place)
+            continue
         if entry.key_values is None:
             if entry.marks.condition is not None:
                 return Verdict(unit, "rejected", "a condition on a row without a key", entry.place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 
-from ..schemas.headers import BadHeader, Marks, decode
+from ..schemas.headers import ERASED, BadHeader, Marks, decode
 from ..schemas.position import TopicPartition
 from .atomic import Entry, KeyValues, Place
 from .chunk import Chunk
@@ -34,7 +34,17 @@ def label(chunk: Chunk, read_keys: ReadKeys) -> tuple[Labelled, dict[int, str]]:
             continue
         if marks is not None:
             more[i] = marks
-    return Labelled(chunk.partitions, chunk.offsets, read_keys(chunk.keys), txs, more), bad
+            if marks.erased and not (chunk.keys[i] is None and chunk.values[i] is None):
+                bad[i] = f"header {ERASED} on a record that has a key or a value"
+    keys = read_keys(chunk.keys)
+    if any(marks.erased for marks in more.values()):
+        keys = [key_of(more[i], key) if i in more else key for i, key in enumerate(keys)]
+    return Labelled(chunk.partitions, chunk.offsets, keys, txs, more), bad
+
+
+def key_of(marks: Marks, said: KeyValues | None) -> KeyValues | None:
+    """What puts a record in order with others of its key: what that *said*, or for a stand-in what is like no key."""
+    return said if marks.erased is None else ((ERASED, marks.erased.key),)
 
 
 Ours = tuple[tuple[str, bytes | str | None], ...]

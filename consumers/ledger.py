@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from ..schemas.headers import Marks, condition, manifest
+from ..schemas.headers import Condition, Manifest, Marks, condition, erased, manifest
 from ..schemas.position import Position, TopicPartition
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
 from .atomic import Entry, Place
@@ -45,6 +45,9 @@ _OPERATIONS = pa.schema(
     [("kind", pa.string()), ("id", pa.string()), *_PLACE, ("state", pa.string()), ("reason", pa.string())]
 )
 _OP = pa.schema([("topic", pa.string()), ("partition", pa.int32()), ("id", pa.string())])
+
+#: In the column ``resolution``: the record stands in for an erased one.
+STANDS_IN = "erased:"
 
 #: What a move adds to.
 _COUNTS = ("puts", "deletes", "gaps", "rejected", "repeated")
@@ -122,7 +125,7 @@ def hold(con: Connection, entries: Collection[Entry]) -> None:
             str(Position(e.marks.manifest)) if e.marks.manifest else None,
             str(e.marks.condition) if e.marks.condition else None,
             e.marks.ops,
-            e.marks.resolution,
+            f"{STANDS_IN}{e.marks.erased}" if e.marks.erased else e.marks.resolution,
             e.marks.guarded,
         )
         for e in entries
@@ -147,11 +150,25 @@ def held(con: Connection, partitions: Collection[TopicPartition]) -> list[Entry]
             time_ms,
             key,
             value,
-            Marks(tx, text and manifest(text), if_ and condition(if_), tuple(ops), resolution, guarded),
+            _marks(tx, text and manifest(text), if_ and condition(if_), tuple(ops), resolution, guarded),
         )
         for topic, partition, offset, time_ms, key, value, tx, text, if_, ops, resolution, guarded in rows
         if TopicPartition(topic, partition) in partitions
     ]
+
+
+def _marks(
+    tx: str | None,
+    counts: Manifest | None,
+    if_: Condition | None,
+    ops: tuple[str, ...],
+    no_row: str | None,
+    guarded: bool,
+) -> Marks:
+    """*no_row* says why a record is neither a row nor the delete of one."""
+    if no_row is None or not no_row.startswith(STANDS_IN):
+        return Marks(tx, counts, if_, ops, no_row, guarded)  # type: ignore[arg-type]  # as it was written
+    return Marks(tx, counts, if_, ops, None, guarded, erased=erased(no_row.removeprefix(STANDS_IN)))
 
 
 def reject(con: Connection, verdicts: Iterable[Verdict], bad: Collection[Place]) -> None:

@@ -66,7 +66,7 @@ def set_apart(
 
 
 def _guarded(marks: Marks) -> bool:
-    return bool(marks.condition or marks.ops or marks.resolution)
+    return bool(marks.condition or marks.ops or marks.no_row)
 
 
 def _firsts(topics: Mapping[str, Labelled]) -> dict[str, Place]:

@@ -38,7 +38,8 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     │   ├── WrongKey
     │   ├── BackupFailed  BackupBusy  no backup was made, or none removed
     │   ├── NotRestorable  RestoredWrong
-    │   └── NotRepublishable  RepublishStopped
+    │   ├── NotRepublishable  RepublishStopped
+    │   └── NotErasable
     ├── DemoFailed                  the demo could not go on, or a comparison did not hold
     ├── AccessError                 a door does not let the caller in
     │   ├── LoginFailed  TooManyLogins
@@ -792,6 +793,18 @@ class NotRepublishable(ArchiveError):
 
     def what(self) -> str:
         return f"cannot republish {self.table!r}: {self.why}"
+
+
+@dataclass(eq=False)
+class NotErasable(ArchiveError):
+    """A key cannot be erased from an archive without harm to the rest, or not yet."""
+
+    table: str
+    why: str
+    hint: str = "docs/backup.md, Erasing one key's history"
+
+    def what(self) -> str:
+        return f"cannot erase the key from {self.table!r}: {self.why}"
 
 
 @dataclass(eq=False)

@@ -8,6 +8,7 @@
 | ``merganser-resolve`` | a decision on the torn transaction ``merganser-tx``, no row | ``apply`` or ``discard`` |
 | ``merganser-schema`` | a record that was published again, of a table that had a newer schema by then | that one's id |
 | ``merganser-origin`` | a record that was published again | ``CLUSTER TOPIC_ID TOPIC/PARTITION@OFFSET`` |
+| ``merganser-erased`` | what stands in for an erased record, no row; in archives only | ``ID``, or ``ID rejected`` |
 
 A manifest is the number of records that the transaction has in each partition it writes to, of every
 topic, in a Position's text form: ``orders/0:3,stock/1:1``. All text is UTF-8, and so to be read with
@@ -17,6 +18,10 @@ any Kafka tool.
 
 An origin is the record that this one repeats: the cluster's id, the topic's id, and the record's own offset (not
 the next one). It is information only: no replica decides anything by it, and what is no origin spoils no record.
+
+A record that was erased from an archive leaves a stand-in where others depend on it: its transaction counts it, or its
+operation id has to be known. It has no key and no value. Stand-ins of one ID were of one key, and nothing tells which;
+``rejected`` says that the record's transaction, or the record itself, had been rejected.
 
 Invariant: what :func:`encode` wrote, :func:`decode` reads back equal; other text under these names is
 :class:`BadHeader`, never half understood. The same holds of ``str(Origin)`` and :meth:`Origin.parse`.
@@ -38,9 +43,10 @@ OP = "merganser-op"
 RESOLVE = "merganser-resolve"
 SCHEMA = "merganser-schema"
 ORIGIN = "merganser-origin"
+ERASED = "merganser-erased"
 
 #: Those that say what a record means.
-_OURS = (TX, IF, OP, RESOLVE, SCHEMA)
+_OURS = (TX, IF, OP, RESOLVE, SCHEMA, ERASED)
 
 Resolution = Literal["apply", "discard"]
 
@@ -69,6 +75,16 @@ class Condition(NamedTuple):
         return f"version:{self.version}" if self.kind == "version" else self.kind
 
 
+class Erased(NamedTuple):
+    """What stands in for a record: of which key, by a name that tells nothing of it, and whether it was rejected."""
+
+    key: str
+    rejected: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.key}{' rejected' * self.rejected}"
+
+
 @dataclass(frozen=True)
 class Marks:
     """What the headers of one record say."""
@@ -82,9 +98,17 @@ class Marks:
     """Beside a manifest: some record of the transaction has a condition or an operation id."""
     schema: int | None = None
     """A schema that counts as met here, as if the record's value were of it: its columns are there from now on."""
+    erased: Erased | None = None
+    """The record stands in for one that was erased."""
+
+    @property
+    def no_row(self) -> bool:
+        """True of what is neither a row nor the delete of one: a gap, as Kafka's own control records are."""
+        return self.resolution is not None or self.erased is not None
 
 
 #: A cluster's id is any visible ASCII, a topic's id a UUID in Kafka's letters; numbers have one spelling.
+_ERASED = re.compile(r"([0-9a-f]{16})( rejected)?")
 _NUMBER = "(0|[1-9][0-9]{0,17})"
 _ORIGIN = re.compile(rf"([!-~]{{1,200}}) ([0-9A-Za-z_-]{{1,64}}) ([0-9A-Za-z._-]{{1,249}})/{_NUMBER}@{_NUMBER}")
 
@@ -146,6 +170,8 @@ def encode(marks: Marks) -> list[tuple[str, bytes]]:
         headers.append((RESOLVE, marks.resolution.encode()))
     if marks.schema is not None:
         headers.append((SCHEMA, str(marks.schema).encode()))
+    if marks.erased is not None:
+        headers.append((ERASED, str(marks.erased).encode()))
     return headers
 
 
@@ -157,12 +183,14 @@ def decode(headers: Headers) -> Marks | None:
     texts: dict[str, list[str]] = {name: [] for name in _OURS}
     for name, value in ours:
         texts[name].append(_text(name, value))
-    for name in (TX, IF, RESOLVE, SCHEMA):
+    for name in (TX, IF, RESOLVE, SCHEMA, ERASED):
         if len(texts[name]) > 1:
             raise BadHeader(f"header {name} comes {len(texts[name])} times")
     tx, counts, guarded = _transaction(texts[TX][0]) if texts[TX] else (None, None, False)
     if texts[RESOLVE] and (counts or texts[IF] or texts[OP] or texts[SCHEMA]):
         raise BadHeader(f"header {RESOLVE} comes with others that a decision does not have")
+    if texts[ERASED] and (texts[IF] or texts[RESOLVE]):
+        raise BadHeader(f"header {ERASED} comes with others that a stand-in does not have")
     return Marks(
         tx,
         counts,
@@ -171,16 +199,22 @@ def decode(headers: Headers) -> Marks | None:
         _resolution(texts[RESOLVE][0], tx) if texts[RESOLVE] else None,
         guarded,
         schema=_schema(texts[SCHEMA][0]) if texts[SCHEMA] else None,
+        erased=erased(texts[ERASED][0]) if texts[ERASED] else None,
     )
 
 
-def is_decision(headers: Headers) -> bool:
-    """True if a record with *headers* is a decision on a transaction, and no row."""
+def is_no_row(headers: Headers) -> bool:
+    """True if a record with *headers* is a decision on a transaction, or stands in for an erased one."""
     try:
         marks = decode(headers)
     except BadHeader:
         return False
-    return marks is not None and marks.resolution is not None
+    return marks is not None and marks.no_row
+
+
+def stands_in(headers: Headers) -> bool:
+    """True if a record with *headers* stands in for an erased one, whatever else they say."""
+    return any(name == ERASED for name, _ in headers)
 
 
 def check_id(text: object) -> str | None:
@@ -243,6 +277,14 @@ def _schema(text: str) -> int:
     if not re.fullmatch("0|[1-9][0-9]{0,9}", text):
         raise BadHeader(f"header {SCHEMA} is no id of a schema but {text[:80]!r}")
     return int(text)
+
+
+def erased(text: str) -> Erased:
+    """What *text* spells; BadHeader if it spells nothing."""
+    found = _ERASED.fullmatch(text)
+    if found is None:
+        raise BadHeader(f"header {ERASED} is none of ID, ID rejected but {text[:80]!r}")
+    return Erased(found[1], bool(found[2]))
 
 
 def ours(headers: Headers) -> Headers:

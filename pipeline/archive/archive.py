@@ -1,7 +1,8 @@
 """Archive: a place in an object store with the log's facts, schemas, chains and segments.
 
 Invariants
-- Every file but ``head.json`` is created once and never changed.
+- Every file but ``head.json`` is created once and never changed; but for the manifests whose records were erased: those
+  are replaced, by what a later manifest of their chain names (``pipeline/erase``).
 - What describes records is there before they are: the cluster, the table, its schema versions, the data, and
   the manifest last. So whatever a manifest names can be read.
 - A file that is not what it was written as is named in :class:`ArchiveDamaged`, and nothing of it is taken.
@@ -253,6 +254,10 @@ class Archive:
             check_head(chain, head or Head())
         except BrokenChain as broken:
             raise ArchiveDamaged(self.url, place.head, str(broken)) from None
+        if chain.unnamed:
+            self.refresh(chain)  # what names them may be newer than the list
+        for link in chain.unnamed:
+            raise ArchiveDamaged(self.url, link.name, "it was replaced, and no erasure says so")
         if mend and chain.tip is not None and (head is None or head.seq < chain.tip.seq):
             self.note(chain, -1 if head is None else head.caught_up_ms)
         return chain
@@ -318,10 +323,30 @@ class Archive:
     def segment(self, link: Manifest) -> pq.ParquetFile:
         """The data of *link*, to be read by :func:`segments.batches`; its schemas are there, or it is ArchiveDamaged:
         a record of one that is missing would be taken for a bad one."""
+        try:
+            return self._segment(link)
+        except ArchiveDamaged:
+            now = self._instead(link)
+            if now is None:
+                raise
+            return self._segment(now)
+
+    def _instead(self, link: Manifest) -> Manifest | None:
+        """What took the place of *link* since it was read, if records of it were erased meanwhile."""
+        data = self.objects.read(link.name)
+        if data is None or sha256(data).hexdigest() == link.own_hash:
+            return None
+        now = self.chain(link.place).links[link.seq]
+        return now if now.hash == link.hash and now.own_hash != link.own_hash else None
+
+    def _segment(self, link: Manifest) -> pq.ParquetFile:
         import pyarrow as pa
 
         from .segments import decode as decode_segment
+        from .segments import nothing
 
+        if not link.file:
+            return nothing()
         for subject, number in link.versions.items():
             name = _schema_name(subject, number)
             if self._facts(name, *_SCHEMA) is None:

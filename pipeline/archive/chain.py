@@ -3,8 +3,10 @@
 Invariants (FAILURES 31)
 - Each manifest begins where the one before ended, carries that one's hash, and is the only one of its number:
   a chain has neither a gap nor an overlap, and nobody can exchange a link.
-- What a chain covers is accounted for: rows in a data file, offsets without a record, or offsets that are
-  said to be *lost*, since the log had dropped them before they were read.
+- What a chain covers is accounted for: rows in a data file, offsets without a record, offsets of records that
+  were *erased*, or offsets that are said to be *lost*, since the log had dropped them before they were read.
+- A link is replaced by one way alone: a later link, an *erasure*, has named the bytes that take its place. For the
+  chain it keeps the hash that it had.
 - A manifest is published by creating the file of the next number. Data files are put before, so what a manifest
   names is there.
 """
@@ -12,7 +14,7 @@ Invariants (FAILURES 31)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
@@ -60,6 +62,10 @@ class Place(NamedTuple):
     def manifest(self, seq: int) -> str:
         return f"{self.folder}/{seq:010d}.json"
 
+    def staged(self, seq: int, hash_: str) -> str:
+        """What is to take the place of manifest *seq*, once an erasure says so."""
+        return f"{self.folder}/{seq:010d}-{hash_[:16]}.json"
+
     def data(self, first: int, next_: int, sha256_hex: str) -> str:
         return f"{self.folder}/{first}-{next_}-{sha256_hex[:16]}.parquet"
 
@@ -73,6 +79,10 @@ class Manifest:
     of this and all links before. *versions* are the highest schema versions that may be met. *last_* tell the
     last record of this and all links before. *lost* offsets were gone from the log before they were read.
     *key* is the id of the key that the data is encrypted with, if it is, and *salt* its own part of it.
+
+    *erased* records of it were erased, and *was* is the hash that it had before the first of them was. A link with
+    an *erasure* covers no offsets: it tells of one (:class:`Erasure`). These three are in the file only if they are
+    said: an archive of which nothing was erased is as it always was.
     """
 
     topic: str
@@ -97,6 +107,9 @@ class Manifest:
     key: str = ""
     salt: str = ""
     previous: str = ""
+    erased: int = 0
+    was: str = ""
+    erasure: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -116,14 +129,44 @@ class Manifest:
             self.last_offset, bytes.fromhex(self.last_digest), self.last_epoch if self.last_epoch >= 0 else None
         )
 
+    @property
+    def told(self) -> Erasure | None:
+        """The erasure that it tells of, if it does."""
+        return Erasure(**self.erasure) if self.erasure else None
+
     def encoded(self) -> bytes:
-        return seal({name: getattr(self, name) for name in _TYPES})
+        facts = {name: getattr(self, name) for name in _TYPES}
+        return seal({name: fact for name, fact in facts.items() if fact or name not in _SELDOM})
+
+    @property
+    def hash(self) -> str:
+        """By which the next link names it, whatever took its place."""
+        return self.was or self.own_hash
 
     @cached_property
-    def hash(self) -> str:
+    def own_hash(self) -> str:
+        """Of the bytes that it has now."""
         return sha256(self.encoded()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Erasure:
+    """That *records* of one key were erased, *at* that time (UTC), *stand_ins* of them leaving something that takes
+    their place. *links* are those that changed: by number, the hash of the bytes that each has since. *id* tells
+    this erasure from others. Nothing tells of which key it was.
+    """
+
+    id: str
+    at: str
+    records: int
+    stand_ins: int
+    links: Mapping[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        return {**asdict(self), "links": dict(self.links)}
+
+
+_SELDOM = ("erased", "was", "erasure")
 _TYPES = {f.name: {"str": str, "int": int, "bool": bool}.get(str(f.type), dict) for f in fields(Manifest)}
 
 
@@ -135,26 +178,55 @@ def decode(data: bytes) -> Manifest:
         raise BrokenChain(str(why)) from None
     if facts.get("format") != FORMAT:
         raise BrokenChain(f"it has format {facts.get('format')!r}, this version reads {FORMAT}")
-    if facts.keys() != _TYPES.keys() or any(type(facts[name]) is not kind for name, kind in _TYPES.items()):
+    said = {name: kind for name, kind in _TYPES.items() if name in facts or name not in _SELDOM}
+    if facts.keys() != said.keys() or any(type(facts[name]) is not kind for name, kind in said.items()):
         raise BrokenChain("it has not the facts of a manifest")
+    if not all(facts.get(name, True) for name in _SELDOM):
+        raise BrokenChain("it says what is to be left out")
     made = Manifest(**facts)
-    if why_not := _unsound(made):
+    if why_not := _unsound(made) or _untold(made):
         raise BrokenChain(why_not)
-    made.__dict__["hash"] = sha256(data).hexdigest()  # these very bytes are what it encodes to
+    made.__dict__["own_hash"] = sha256(data).hexdigest()  # these very bytes are what it encodes to
     return made
 
 
 def _unsound(made: Manifest) -> str | None:
     """What cannot be true of *made*, whatever came before it."""
-    if made.seq < 0 or not 0 <= made.first <= made.next or (made.first == made.next and not made.lost):
+    empty = made.first == made.next and not made.lost and not made.erasure
+    if made.seq < 0 or not 0 <= made.first <= made.next or empty:
         return f"it covers no offsets: {made.first} to {made.next}"
-    if not 0 <= made.rows <= made.next - made.first or bool(made.rows) != bool(made.file) or (made.lost and made.rows):
+    if made.erased < 0 or not 0 <= made.rows + made.erased <= made.next - made.first or made.rows < 0:
+        return f"{made.rows} rows, and {made.erased} erased, cannot be in {made.next - made.first} offsets"
+    if bool(made.rows) != bool(made.file) or (made.lost and made.rows):
         return f"{made.rows} rows cannot be in {made.next - made.first} offsets of {made.file or 'no file'}"
     if made.file and made.file != made.place.data(made.first, made.next, made.sha256):
         return f"its file {made.file} is not named for what it holds"
-    if not (_HEX.fullmatch(made.sha256) and _HEX.fullmatch(made.last_digest) and len(made.last_digest) % 2 == 0):
+    if not (
+        _HEX.fullmatch(made.was)
+        and _HEX.fullmatch(made.sha256)
+        and _HEX.fullmatch(made.last_digest)
+        and len(made.last_digest) % 2 == 0
+    ):
         return "its hashes are none"
     return None
+
+
+def _untold(made: Manifest) -> str | None:
+    """Why *made* does not tell of an erasure as one does; None if it tells of none, or as it should."""
+    if (made.erased or made.erasure) and made.lost:
+        return "nothing can be erased of what was lost"
+    if made.erased and not made.was:
+        return "records of it were erased, and it took no other's place"
+    if not made.erasure:
+        return None
+    facts, kinds = made.erasure, {"id": str, "at": str, "records": int, "stand_ins": int, "links": dict}
+    if facts.keys() != kinds.keys() or any(type(facts[name]) is not kind for name, kind in kinds.items()):
+        return "it has not the facts of an erasure"
+    if made.first != made.next or made.rows or made.was:
+        return "an erasure covers no offsets, and stays"
+    named = [(int(seq), hash_) for seq, hash_ in facts["links"].items() if seq.isdecimal() and type(hash_) is str]
+    sound = all(seq < made.seq and len(hash_) == 64 and _HEX.fullmatch(hash_) for seq, hash_ in named)
+    return None if sound and len(named) == len(facts["links"]) > 0 else "it names links that it cannot"
 
 
 def follows(before: Manifest | None, manifest: Manifest) -> None:
@@ -170,7 +242,8 @@ def follows(before: Manifest | None, manifest: Manifest) -> None:
         raise BrokenChain(f"it is of {manifest.place.folder}")
     if manifest.first != before.next:
         raise BrokenChain(f"it begins at offset {manifest.first}, the one before ends at {before.next}")
-    if manifest.newest_ms < before.newest_ms or manifest.last_offset < before.last_offset:
+    forgets = manifest.last_offset < before.last_offset and not manifest.erasure
+    if manifest.newest_ms < before.newest_ms or forgets:
         raise BrokenChain("it knows less than the one before")
 
 
@@ -180,6 +253,7 @@ class Chain:
     def __init__(self, place: Place, links: Sequence[Manifest] = ()) -> None:
         self.place = place
         self._links: list[Manifest] = []
+        self._erasures: list[Manifest] = []
         for link in links:
             self.add(link)
 
@@ -189,10 +263,32 @@ class Chain:
             raise BrokenChain(f"it is of {link.place.folder}")
         follows(self.tip, link)
         self._links.append(link)
+        if link.erasure:
+            self._erasures.append(link)
+
+    def put(self, link: Manifest) -> None:
+        """Let *link* take the place of the one of its number; BrokenChain if an erasure does not say so."""
+        there = self._links[link.seq] if link.seq < len(self._links) else None
+        if there is None or (link.place, link.hash) != (there.place, there.hash) or not self._named(link):
+            raise BrokenChain("no erasure names it")
+        self._links[link.seq] = link
 
     @property
     def links(self) -> Sequence[Manifest]:
         return self._links
+
+    @property
+    def unnamed(self) -> list[Manifest]:
+        """The links that took another's place, and no erasure says so."""
+        return unnamed(self._links)
+
+    def _named(self, link: Manifest) -> bool:
+        return any(each.erasure["links"].get(str(link.seq)) == link.own_hash for each in self._erasures)
+
+    @property
+    def unfinished(self) -> dict[int, str]:
+        """The hash of what is to take the place of links that are still there as they were, by number."""
+        return unfinished(self._links)
 
     @property
     def tip(self) -> Manifest | None:
@@ -223,9 +319,11 @@ class Chain:
                 high = middle
             else:
                 low = middle + 1
+        found = low
         while low and self._links[low - 1].first == self._links[low - 1].next == offset:
-            low -= 1  # lost deletes cover no offset
-        return low
+            low -= 1
+            found = low if self._links[low].lost else found  # lost deletes cover no offset; nor do erasures
+        return found
 
     def since(self, time_ms: int) -> int:
         """The index of the first link with a record of *time_ms* or later; ``len(links)`` if none has."""
@@ -245,9 +343,24 @@ class Chain:
         if tip is None:
             return replace(made, newest_ms=made.max_ms)
         made = replace(made, newest_ms=max(made.max_ms, tip.newest_ms))
-        if made.last_offset < 0:
+        if made.last_offset < 0 and not made.erasure:
             made = replace(made, last_offset=tip.last_offset, last_digest=tip.last_digest, last_epoch=tip.last_epoch)
         return made
+
+
+def unnamed(links: Iterable[Manifest]) -> list[Manifest]:
+    """Those of *links* that took another's place, and no erasure among them says so."""
+    ordered = list(links)
+    named = {(int(seq), hash_) for link in ordered if link.told for seq, hash_ in link.told.links.items()}
+    return [link for link in ordered if link.was and (link.seq, link.own_hash) not in named]
+
+
+def unfinished(links: Iterable[Manifest]) -> dict[int, str]:
+    """Of *links* that erasures among them name, and that have not the bytes which the newest of these says: the
+    hash of those bytes, by number."""
+    ordered = list(links)
+    newest = {int(seq): hash_ for link in ordered if link.told for seq, hash_ in link.told.links.items()}
+    return {link.seq: newest[link.seq] for link in ordered if newest.get(link.seq, link.own_hash) != link.own_hash}
 
 
 @dataclass(frozen=True)

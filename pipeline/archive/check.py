@@ -13,20 +13,45 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from ...consumers.checks import digest
+from ...consumers.checks import Seen
 from ...consumers.log import Log
 from ...schemas.errors import ArchiveDamaged, ArchiveError, WrongArchive
 from .archive import IDENTITY, Archive, Declared, table_name
-from .chain import BrokenChain, Chain, Head, Manifest, Place, check_head, decode, decode_head, follows
+from .chain import (
+    BrokenChain,
+    Chain,
+    Head,
+    Manifest,
+    Place,
+    check_head,
+    decode,
+    decode_head,
+    follows,
+    unfinished,
+    unnamed,
+)
 from .objects import PART, Found
 from .retention import risks
-from .segments import batches
+from .segments import batches, last_of
 
-Kind = Literal["missing", "changed", "misplaced", "gap", "unknown", "lost", "leftover", "behind", "retention"]
+Kind = Literal[
+    "missing",
+    "changed",
+    "misplaced",
+    "gap",
+    "unknown",
+    "lost",
+    "leftover",
+    "behind",
+    "retention",
+    "erased",
+    "unfinished",
+]
 
 _PLACE = re.compile(r"log/([^/]+)/([^/]+)/(\d+)/([^/]+)")
 _DATA = re.compile(r"(\d+)-(\d+)-[0-9a-f]{16}\.parquet")
 _MANIFEST = re.compile(r"\d{10}\.json")
+_STAGED = re.compile(r"\d{10}-[0-9a-f]{16}\.json")
 
 #: Folders of the backups, which have a check of their own.
 _OTHERS = ("backups/", "files/")
@@ -61,11 +86,13 @@ class Coverage:
     rows: int = 0
     size: int = 0
     newest_ms: int = -1
+    erased: int = 0
+    """Records that the segments had, and that were erased."""
 
     def fields(self) -> dict[str, Any]:
         topic, topic_id, partition = self.place
         facts = {"table": topic, "topic_id": topic_id, "partition": partition, "first": self.first, "next": self.next}
-        sizes = {"segments": self.segments, "rows": self.rows, "bytes": self.size}
+        sizes = {"segments": self.segments, "rows": self.rows, "bytes": self.size, "erased": self.erased}
         return {**facts, **sizes, "newest_ms": self.newest_ms if self.newest_ms >= 0 else None}
 
 
@@ -203,10 +230,34 @@ class _Check:
             covered.rows += link.rows
             covered.size += link.size
             covered.segments += 1 if link.rows else 0
+            covered.erased += link.erased
         if links:
             covered.first, covered.next, covered.newest_ms = links[0].first, links[-1].next, links[-1].newest_ms
         self._report.coverage.append(covered)
-        self._orphans |= {n: place for n in names if _DATA.fullmatch(n[len(prefix) :]) and n not in self._known}
+        self._erasures(place, links, names)
+        leftovers = [n for n in names if n not in self._known]
+        self._orphans |= {n: place for n in leftovers if (_DATA.fullmatch(n[len(prefix) :]) or _staged(n))}
+
+    def _erasures(self, place: Place, links: list[Manifest], names: list[str]) -> None:
+        """What links tell of erasures, and whether all that they tell has come about."""
+        for link in links:
+            if (told := link.told) is not None:
+                stay = f", {told.stand_ins:,} of them stood in for" if told.stand_ins else ""
+                why = f"{told.records:,} records of one key were erased at {told.at}{stay} (erasure {told.id})"
+                self._note("erased", link.name, why)
+        if len(self._chains[-1].links) < len(links) or len(links) < sum(1 for n in names if _manifest(n)):
+            return  # something is wrong with the chain, and told
+        for link in unnamed(links):
+            self._bad("changed", link.name, "it was replaced, and no erasure says so")
+        for seq, hash_ in unfinished(links).items():
+            self._known.add(place.staged(seq, hash_))
+            self._bad("unfinished", place.manifest(seq), "an erasure names what takes its place: run that again")
+        below = max((link.next for link in links if link.erasure), default=0)
+        for name in names:
+            data = _DATA.fullmatch(name.rpartition("/")[2])
+            if data is not None and name not in self._known and int(data[1]) < below:
+                self._known.add(name)
+                self._bad("leftover", name, "it may hold erased records: `archive check --sweep` removes it")
 
     def _links(self, place: Place, seqs: list[int]) -> Iterator[Manifest]:
         """The manifests that are sound in themselves; what is wrong between them is noted."""
@@ -321,9 +372,18 @@ class _Check:
             (self._bad if risk.lost else self._note)("retention", str(risk.partition), risk.why)
 
 
+def _manifest(name: str) -> bool:
+    return _MANIFEST.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def _staged(name: str) -> bool:
+    return _STAGED.fullmatch(name.rpartition("/")[2]) is not None
+
+
 def contents(archive: Archive, link: Manifest) -> Iterator[str]:
     """What the data of *link* has not of what its manifest says. ArchiveDamaged, WrongKey."""
-    rows, before, last, low, high = 0, link.first - 1, None, None, -1
+    rows, before, low, high = 0, link.first - 1, None, -1
+    last: Seen | None = None
     for batch in batches(archive.segment(link)):
         offsets, times = batch["offset"].to_pylist(), batch["timestamp_ms"].to_pylist()
         if offsets[0] <= before or any(b <= a for a, b in pairwise(offsets)):
@@ -331,22 +391,26 @@ def contents(archive: Archive, link: Manifest) -> Iterator[str]:
         rows, before = rows + len(offsets), offsets[-1]
         low = min(times) if low is None else min(low, min(times))
         high = max(high, max(times))
-        last = (offsets[-1], digest(batch["key"][-1].as_py(), batch["value"][-1].as_py()).hex())
+        last = last_of(batch, bool(link.was)) or last
+    if last is None and link.was:  # nothing but stand-ins: the last record is of a link before
+        last = Seen(link.last_offset, bytes.fromhex(link.last_digest))
+    found = (last.offset, last.digest.hex()) if last is not None else None
     said = (link.rows, link.min_ms, link.max_ms, (link.last_offset, link.last_digest))
-    if (rows, low, high, last) != said or before >= link.next:
+    if (rows, low, high, found) != said or before >= link.next:
         yield f"it holds {rows} rows up to offset {before}, its manifest says {link.rows} up to {link.last_offset}"
 
 
 def sweep(archive: Archive, report: Report) -> list[str]:
     """Remove what *report* calls leftovers, and nobody can need any more: data that no manifest can come to name,
-    since its chain has gone on, and parts a day old. The names of what was removed."""
+    since its chain has gone on, and parts a day old. The names of what was removed; it is no finding any longer."""
     ends = {each.place.folder: each.next for each in report.coverage}
     removed = []
-    for note in report.notes:
+    for note in [*report.notes, *report.findings]:
         if note.kind != "leftover" or not _forgotten(archive, note.file, ends):
             continue
         archive.objects.delete(note.file)
         removed.append(note.file)
+    report.findings = [finding for finding in report.findings if finding.file not in removed]
     return removed
 
 

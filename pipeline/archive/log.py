@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...consumers.chunk import Chunk
 from ...consumers.log import End, Ownership, Poll, Problem
@@ -109,15 +110,15 @@ class ArchiveLog:
         return Position(found)
 
     def _since(self, chain: Chain, time_ms: int) -> int:
-        index = chain.since(time_ms)
-        if index == len(chain.links):
-            return chain.end
-        for batch in batches(self.archive.segment(chain.links[index])):
-            late = pa.compute.greater_equal(batch["timestamp_ms"], time_ms)
-            first = pa.compute.index(late, True).as_py()
-            if first >= 0:
-                return int(batch["offset"][first].as_py())
-        return chain.links[index].next
+        for link in chain.links[chain.since(time_ms) :]:
+            if not link.rows or link.max_ms < time_ms:
+                continue  # the record that it begins with was erased
+            for batch in batches(self.archive.segment(link)):
+                late = pc.greater_equal(batch["timestamp_ms"], time_ms)
+                first = pc.index(late, True).as_py()
+                if first >= 0:
+                    return int(batch["offset"][first].as_py())
+        return chain.end
 
     def chain(self, tp: TopicPartition, refreshed: bool = False) -> Chain | None:
         """The chain of *tp*; None if there is no such partition. It grows when it is asked for *refreshed*."""
@@ -294,7 +295,8 @@ class ArchiveReader:
         if cursor.left is not None:
             return cursor.left
         if cursor.rows is None:
-            if not link.rows or link.last_offset < cursor.offset:
+            # What stands in for an erased record may come after the last one.
+            if not link.rows or (link.last_offset < cursor.offset and not link.was):
                 return None
             cursor.rows = batches(self._log.archive.segment(link), first_offset=cursor.offset)
         return next(cursor.rows, None)

@@ -106,11 +106,20 @@ class Publisher:
             self._archive.objects.create(manifest.file, data)
         self._step("data-put")
         if not self._archive.publish(chain, manifest):
+            self._take_back(chain, manifest)
             return False
         self._step("published")
         self._archive.note(chain, course.caught_up_ms)
         self._step("noted")
         return True
+
+    def _take_back(self, chain: Chain, lost: Manifest) -> None:
+        """Remove the data of a segment that another one was before: it may hold records that were erased since. Its
+        chain has gone on, so nobody can come to name it."""
+        self._archive.refresh(chain)
+        there = {link.file for link in chain.links[chain.at(lost.first) :]}
+        if lost.file and chain.end > lost.first and lost.file not in there:
+            self._archive.objects.delete(lost.file)
 
     def _check_topic(self, course: Course) -> None:
         table = course.table

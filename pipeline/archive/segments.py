@@ -11,17 +11,19 @@ one row group at a time.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...consumers.checks import Seen, digest
 from ...consumers.chunk import Chunk, WholeChunk
-from ...schemas.headers import Headers, ours
+from ...schemas.headers import ERASED, Headers, ours
 from .key import Key
 
 _HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
@@ -110,18 +112,58 @@ def decode(data: bytes, key: Key | None, salt: str) -> pq.ParquetFile:
     return pq.ParquetFile(pa.BufferReader(data), decryption_properties=None if key is None else key.reading(salt))
 
 
+def nothing() -> pq.ParquetFile:
+    """A file without records, to be read as one of a segment that has some."""
+    return decode(encode([], {}, None, ""), None, "")
+
+
 def batches(file: pq.ParquetFile, rows: int = ROW_GROUP, first_offset: int = 0) -> Iterator[pa.RecordBatch]:
     """The records from *first_offset* on, *rows* at a time."""
     groups = [g for g in range(file.metadata.num_row_groups) if _last_offset(file, g) >= first_offset]
     for batch in file.iter_batches(batch_size=rows, row_groups=groups):
-        skipped = int(pa.compute.sum(pa.compute.less(batch["offset"], first_offset)).as_py() or 0)
+        skipped = int(pc.sum(pc.less(batch["offset"], first_offset)).as_py() or 0)
         if skipped < batch.num_rows:
             yield batch.slice(skipped)
 
 
+def headers_at(batch: pa.RecordBatch, i: int) -> list[tuple[str, bytes | None]]:
+    """The headers of the record at index *i*."""
+    return [(entry["name"], entry["value"]) for entry in batch["headers"][i].as_py() or ()]
+
+
+def without(batch: pa.RecordBatch, gone: Collection[int], stand_ins: Mapping[int, Headers]) -> pa.RecordBatch:
+    """*batch*, less the records at the offsets *gone*; of *stand_ins* these headers are left, and no key or value."""
+    kept = batch.filter(pc.invert(_among(batch, gone)))
+    mine = _among(kept, stand_ins)
+    if not pc.any(mine, min_count=0).as_py():
+        return kept
+    found = _headers_of(kept)
+    offsets = kept["offset"].to_pylist()
+    headers = [stand_ins.get(offset, found.get(i)) for i, offset in enumerate(offsets)]
+    none = pa.scalar(None, pa.binary())
+    columns = {name: kept[name] for name in SCHEMA.names}
+    columns |= {name: pc.if_else(mine, none, kept[name]) for name in ("key", "value")}
+    return pa.RecordBatch.from_arrays([*(columns | {"headers": _header_column(headers)}).values()], schema=SCHEMA)
+
+
+def _among(batch: pa.RecordBatch, offsets: Collection[int]) -> pa.Array:
+    return pc.is_in(batch["offset"], value_set=pa.array(list(offsets), pa.int64()))
+
+
+def last_of(batch: pa.RecordBatch, erased: bool = True) -> Seen | None:
+    """The last record in *batch*; if some were *erased*, the last one that stands in for none: what the log has too.
+    None if there is none."""
+    for i in reversed(range(batch.num_rows)):
+        headers = batch["headers"][i].as_py() if erased else None
+        if not any(entry["name"] == ERASED for entry in headers or ()):
+            offset, key, value, epoch = (batch[name][i].as_py() for name in ("offset", "key", "value", "leader_epoch"))
+            return Seen(offset, digest(key, value), epoch)
+    return None
+
+
 def _last_offset(file: pq.ParquetFile, group: int) -> int:
     statistics = file.metadata.row_group(group).column(0).statistics
-    return int(statistics.max)
+    return -1 if statistics is None else int(statistics.max)  # a group without records has none
 
 
 def fill(chunk: Chunk, partition: int, batch: pa.RecordBatch) -> None:

@@ -46,17 +46,17 @@ def preview(objects: Objects, policy: Policy, now: datetime) -> Expired:
 
 def expire(objects: Objects, policy: Policy, now: datetime, step: Callable[[str], None] = lambda step: None) -> Expired:
     """Remove what *policy* does not keep. ArchiveDamaged, BackupBusy."""
-    with expiring(objects) as alone:
+    with expiring(objects) as held:
         verdicts, unmarked = _judged(objects, policy, now)
         going = [v.backup for v in verdicts if not v.kept]
         # An unmarked manifest may be one that is being published right now.
-        going += [found.backup for found in unmarked if alone and found.backup is not None]
+        going += [found.backup for found in unmarked if held.alone and found.backup is not None]
         for backup in going:
             objects.delete(mark_name(backup.id))
             step("mark-removed")
             objects.delete(manifest_name(backup.id))
             step("manifest-removed")
-        if not alone:
+        if not held.alone:
             return Expired(verdicts, (), waiting=True)
         loose = _loose(objects, [v.backup for v in verdicts if v.kept])
         for file in loose:

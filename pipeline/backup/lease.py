@@ -78,9 +78,26 @@ class Lease:
         self._written_s = time.monotonic()
 
 
+class Alone:
+    """Nobody else removes backups; *alone*: none is being made either. BackupBusy once that no longer holds."""
+
+    def __init__(self, objects: Objects, mine: bytes, alone: bool) -> None:
+        self._objects, self._mine, self.alone = objects, mine, alone
+        self._written_s = time.monotonic()
+
+    def renew(self) -> None:
+        """Say so again; cheap if it was said lately."""
+        if time.monotonic() - self._written_s <= _RENEW_S:
+            return
+        if self._objects.read(EXPIRING) != self._mine:
+            raise BackupBusy(self._objects.url, "this process stood still for an hour, and another has gone on since")
+        self._objects.put(EXPIRING, self._mine)
+        self._written_s = time.monotonic()
+
+
 @contextmanager
-def expiring(objects: Objects) -> Iterator[bool]:
-    """Files may be removed inside, if it yields True: no backup is being made. BackupBusy if another removes."""
+def expiring(objects: Objects) -> Iterator[Alone]:
+    """Files may be removed inside, if it yields one that is *alone*. BackupBusy if another removes."""
     mine = f"{uuid4()}\n".encode()
     if not objects.create(EXPIRING, mine):
         _break_if_stale(objects)
@@ -92,7 +109,7 @@ def expiring(objects: Objects) -> Iterator[bool]:
         dead = {name for name in running if ages[name] > STALE_S}
         for name in dead:
             objects.delete(name)
-        yield running == dead
+        yield Alone(objects, mine, running == dead)
     finally:
         if objects.read(EXPIRING) == mine:  # else it took so long that another one began
             objects.delete(EXPIRING)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ...consumers.contents import Columns
 from ...schemas.errors import BadPosition
@@ -53,6 +53,13 @@ class TableFacts:
         return Columns(self.topic, self.columns)
 
 
+class Erased(NamedTuple):
+    """An erasure that a backup has been through: its *id*, and when its digests were made anew (UTC)."""
+
+    id: str
+    at: str
+
+
 @dataclass(frozen=True)
 class Backup:
     """One backup. A full one has *files*; an incremental one is a restore point: *base* is the full one that
@@ -60,6 +67,7 @@ class Backup:
 
     *position* is the read position, *applied* stops before what is held back there. *since* is where the
     store began to read. *schedule* is the cron line that asked for it, *due* for when; *late*: it was made up for.
+    *erased* is in the file only if something was.
     """
 
     id: str
@@ -80,6 +88,7 @@ class Backup:
     due: str = ""
     late: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict)
+    erased: tuple[Erased, ...] = ()
     format: int = FORMAT
 
     @property
@@ -105,7 +114,9 @@ class Backup:
         return any(Position.parse(self.since).values())
 
     def encoded(self) -> bytes:
-        return seal({**asdict(self), "files": [list(listed) for listed in self.files]})
+        facts = {**asdict(self), "files": [list(listed) for listed in self.files]}
+        facts["erased"] = [list(each) for each in self.erased]
+        return seal({name: fact for name, fact in facts.items() if fact or name != "erased"})
 
     @property
     def hash(self) -> str:
@@ -147,11 +158,12 @@ def decode(id_: str, data: bytes) -> Backup:
     if facts.get("format") != FORMAT:
         raise BadManifest(f"it has format {facts.get('format')!r}, this version reads {FORMAT}")
     try:
-        if facts.keys() != {f.name for f in fields(Backup)}:
+        if facts.keys() | {"erased"} != {f.name for f in fields(Backup)} or not facts.get("erased", True):
             raise KeyError("names")
+        erased = tuple(Erased(*each) for each in facts.pop("erased", ()))
         tables = tuple(_table(found) for found in facts.pop("tables"))
         files = tuple(Entry(*listed) for listed in facts.pop("files"))
-        backup = Backup(**facts, tables=tables, files=files)
+        backup = Backup(**facts, tables=tables, files=files, erased=erased)
         Position.parse(backup.position), Position.parse(backup.applied), Position.parse(backup.since)
     except (TypeError, KeyError, ValueError, AttributeError, BadPosition):
         raise BadManifest("it has not the facts of a backup") from None

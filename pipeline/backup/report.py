@@ -31,5 +31,6 @@ def facts(backup: Backup, found: Found | None = None) -> dict[str, Any]:
         "due": backup.due or None,
         "late": backup.late,
         "annotations": dict(backup.annotations),
+        "erased": [each._asdict() for each in backup.erased],
         "wrong": found.wrong if found and found.wrong else None,
     }

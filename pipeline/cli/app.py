@@ -18,6 +18,7 @@ from . import (
     backup,
     broker,
     demo,
+    erase,
     loading,
     quarantine,
     query,
@@ -53,6 +54,7 @@ rows.register(app)
 loading.register(app)
 app.add_typer(replica.app, name="replica")
 republish.register(archive.app)
+erase.register(archive.app)
 app.add_typer(archive.app, name="archive")
 query.register(app)
 status.register(app)

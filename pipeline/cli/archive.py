@@ -112,7 +112,7 @@ def check(
     from ..archive.check import sweep as remove
 
     place = Archive(archive, key_file)
-    with _log_at_hand(bootstrap_servers, registry, timeout) as log, _bar() as tell:
+    with log_at_hand(bootstrap_servers, registry, timeout) as log, _bar() as tell:
         report = look(place, log, quick, tell)
         swept = remove(place, report) if sweep else []
     if json:
@@ -124,7 +124,7 @@ def check(
 
 
 @contextmanager
-def _log_at_hand(servers: str | None, registry: str | None, timeout_s: float) -> Iterator[Log | None]:
+def log_at_hand(servers: str | None, registry: str | None, timeout_s: float) -> Iterator[Log | None]:
     """The log, if it is named or the local broker runs; an archive can be checked where no Kafka is."""
     from ..broker import LocalBroker
 

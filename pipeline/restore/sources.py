@@ -94,7 +94,8 @@ class Origin:
         for tp in partitions:
             chain = self.below.chain(tp, refreshed=True)
             if chain is not None:
-                links = tuple(Segment(link.first, link.next, link.size, link.lost) for link in chain.links)
+                covering = [link for link in chain.links if not link.erasure]
+                links = tuple(Segment(link.first, link.next, link.size, link.lost) for link in covering)
                 archive[tp] = Covered(ids[tp.topic], links)
         return Sources(backups, archive, self._live(partitions), partitions)
 

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from merganser.pipeline.archive.chain import (
     BrokenChain,
     Chain,
+    Erasure,
     Head,
     Manifest,
     Place,
     check_head,
     decode,
     decode_head,
+    unnamed,
 )
 from merganser.pipeline.archive.sealed import BrokenSeal, seal, unseal
 
@@ -134,3 +136,97 @@ def test_a_head_that_knows_more_than_the_chain_betrays_what_was_taken_away() -> 
     for head in (Head(2, SHA), Head(1, SHA), Head(0, made.links[1].hash)):
         with pytest.raises(BrokenChain):
             check_head(made, head)
+
+
+# -- erasures ------------------------------------------------------------------------------------
+
+
+def redacted(old: Manifest, **more: object) -> Manifest:
+    facts = {"rows": 0, "file": "", "size": 0, "sha256": "", "erased": 1, "was": old.hash, **more}
+    return replace(old, **facts)  # type: ignore[arg-type]
+
+
+def erasure(made: Chain, *links: Manifest, **more: object) -> Manifest:
+    told = Erasure("0" * 16, "2026-01-31T14:32:00+00:00", 2, 1, {str(each.seq): each.own_hash for each in links})
+    facts = {"erasure": told.facts() | more}
+    return made.following(Manifest(*PLACE, seq=0, first=made.end, next=made.end, **facts))  # type: ignore[arg-type]
+
+
+def test_an_archive_of_which_nothing_was_erased_is_as_it_was() -> None:
+    assert not any(word in chain(0, 5).links[0].encoded() for word in (b"erased", b"was", b"erasure"))
+
+
+def test_a_chain_goes_on_over_an_erasure_and_holds_with_what_takes_a_place() -> None:
+    made = chain(0, 5, 9)
+    new = redacted(made.links[0])
+    told = erasure(made, new)
+    made.add(decode(told.encoded()))
+    assert made.end == 9 and made.unfinished == {0: new.own_hash} and not made.unnamed
+    made.add(made.following(link(9, 12)))
+    made.put(decode(new.encoded()))
+    assert (made.links[0].erased, made.links[0].hash) == (1, chain(0, 5).links[0].hash)
+    assert not made.unfinished and not made.unnamed
+    assert Chain(PLACE, made.links).end == 12, "it holds from the first link on"
+    assert [made.at(offset) for offset in (0, 8, 9, 12)] == [0, 1, 3, 4]
+
+
+def test_what_no_erasure_names_takes_no_place() -> None:
+    made = chain(0, 5, 9)
+    new, other = redacted(made.links[0]), redacted(made.links[0], erased=2)
+    with pytest.raises(BrokenChain, match="no erasure"):
+        made.put(new)
+    made.add(erasure(made, new))
+    for wrong in (other, redacted(made.links[1]), replace(new, was=SHA)):
+        with pytest.raises(BrokenChain, match="no erasure"):
+            made.put(wrong)
+    assert [each.seq for each in unnamed([other, *made.links[1:]])] == [0]
+
+
+def test_of_two_erasures_the_newer_one_says_what_a_link_is() -> None:
+    made = chain(0, 5, 9)
+    first = redacted(made.links[0])
+    made.add(erasure(made, first))
+    made.put(first)
+    second = redacted(first, erased=2)
+    made.add(erasure(made, second))
+    assert made.unfinished == {0: second.own_hash} and not made.unnamed
+    made.put(second)
+    assert not made.unfinished and second.hash == first.hash == first.was
+
+
+def test_lost_deletes_are_told_though_an_erasure_lies_between() -> None:
+    made = chain(0, 5)
+    made.add(made.following(replace(link(5, 5, rows=0), lost=True)))
+    made.add(erasure(made, redacted(made.links[0])))
+    made.add(made.following(link(5, 9)))
+    assert made.links[made.at(5)].lost
+
+
+@pytest.mark.parametrize(
+    "unsound",
+    [
+        replace(link(0, 4), erased=1),
+        replace(link(0, 4), erased=4, was=SHA),
+        replace(link(0, 4, rows=0), erased=-1, was=SHA),
+        replace(link(0, 4, rows=0), erased=1, was=SHA, lost=True),
+        replace(link(0, 4), was="x"),
+        replace(erasure(chain(0, 5), redacted(chain(0, 5).links[0])), next=7),
+        replace(erasure(chain(0, 5), redacted(chain(0, 5).links[0])), was=SHA),
+        erasure(chain(0, 5)),
+        erasure(chain(0, 5), redacted(chain(0, 5).links[0]), links={"1": SHA}),
+        erasure(chain(0, 5), redacted(chain(0, 5).links[0]), links={"0": "ab"}),
+        erasure(chain(0, 5), redacted(chain(0, 5).links[0]), links={"x": SHA}),
+        erasure(chain(0, 5), redacted(chain(0, 5).links[0]), key="ada"),
+        erasure(chain(0, 5), redacted(chain(0, 5).links[0]), records="1"),
+    ],
+)
+def test_a_sealed_erasure_that_cannot_be_true_is_refused(unsound: Manifest) -> None:
+    with pytest.raises(BrokenChain):
+        decode(unsound.encoded())
+
+
+def test_what_is_to_be_left_out_is_not_said() -> None:
+    facts = unseal(chain(0, 5).links[0].encoded())
+    for more in ({"erased": 0}, {"was": ""}, {"erasure": {}}):
+        with pytest.raises(BrokenChain, match="left out"):
+            decode(seal({**facts, **more}))

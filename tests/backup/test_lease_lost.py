@@ -59,8 +59,23 @@ def test_an_expiry_that_was_taken_for_dead_leaves_the_next_ones_lock_alone() -> 
     with expiring(objects):
         objects.now_s += 2 * STALE_S
         second = expiring(objects)
-        assert second.__enter__()
+        assert second.__enter__().alone
     assert EXPIRING in objects.files
+
+
+def test_who_removes_says_so_again_until_another_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_RENEW_S", -1.0)
+    objects = MemoryObjects()
+    with expiring(objects) as held:
+        objects.now_s += STALE_S - 1
+        held.renew()
+        objects.now_s += STALE_S - 1
+        with pytest.raises(BackupBusy, match="another process removes"):
+            expiring(objects).__enter__()
+        objects.now_s += 2 * STALE_S
+        with expiring(objects):
+            with pytest.raises(BackupBusy, match="stood still"):
+                held.renew()
 
 
 def test_a_lease_that_is_taken_away_while_it_is_written_is_not_had() -> None:

@@ -53,7 +53,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         *("merganser restore", "merganser verify", "merganser snapshot-file"),
         *(f"merganser user {word}" for word in ("add", "list", "remove")),
         *("merganser replay", "merganser quarantine list", "merganser quarantine retry"),
-        *("merganser archive run", "merganser archive check", "merganser archive republish"),
+        *(f"merganser archive {word}" for word in ("run", "check", "erase", "republish")),
         *(f"merganser backup {word}" for word in ("create", "list", "verify", "expire")),
         *(f"merganser broker {word}" for word in ("start", "stop", "status")),
         *(f"merganser table {word}" for word in ("create", "list", "describe", "alter")),
