@@ -32,7 +32,7 @@ def test_readers_who_have_all_the_memory_are_interrupted_for_a_batch(
     if naive:
         monkeypatch.setattr(Store, "apply", lambda self, batch, confirm=lambda: None: self._write(batch, confirm))
     with world(tmp_path, rows=5) as served:
-        gate, write, tried = served.replica._store._gate, stores.write, threading.Event()
+        gate, write, tried = served.replica._store._gate, stores.write_rows, threading.Event()
 
         def scarce(*args: Any) -> None:
             if served.replica._store._gate._inside:
@@ -40,7 +40,7 @@ def test_readers_who_have_all_the_memory_are_interrupted_for_a_batch(
                 raise duckdb.OutOfMemoryException("the readers have it all")
             write(*args)
 
-        monkeypatch.setattr(stores, "write", scarce)
+        monkeypatch.setattr(stores, "write_rows", scarce)
         stopping = threading.Event()
 
         def read_on() -> None:
