@@ -98,6 +98,7 @@ class Replica:
         self._follow = follow
         self._closed = False
         self.path, self.cluster_id, self.group = self._store.path, log.cluster_id, group
+        self.split = split
         self.limits = self._store.limits
 
     # -- reads -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..schemas.catalog import Catalog
 from ..schemas.errors import UsageError
 from ..schemas.hanging import OpenTransaction, open_transactions
 from ..schemas.headers import Resolution
-from ..schemas.kafka import Cluster, Connection, OneProcess, Setting, TopicFacts, TopicId
+from ..schemas.kafka import Cluster, Connection, Member, OneProcess, Setting, TopicFacts, TopicId
 from ..schemas.position import Position, TopicPartition
 from ..schemas.registry import open_registry
 from ..schemas.rules import Conditions
@@ -160,6 +160,10 @@ class Log:
     ) -> list[OpenTransaction]:
         """Of each of *partitions* that cannot be read to its end, the transaction that it waits for."""
         return open_transactions(self._cluster, self._config, partitions, timeout_s)
+
+    def members(self, group: str, timeout_s: float | None = None) -> tuple[Member, ...]:
+        """The members of a split *group*, and what each reads."""
+        return self._cluster.members(group, timeout_s)
 
     def identify(self, topics: Collection[str]) -> dict[str, TopicId]:
         """Id and partition count of each topic, quickly; one that does not exist is absent."""

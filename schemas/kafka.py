@@ -143,6 +143,15 @@ class TopicFacts:
         return "compact" in self.settings.get("cleanup.policy", "")
 
 
+@dataclass(frozen=True)
+class Member:
+    """One of a consumer group: what Kafka calls it, where it is, and what it reads."""
+
+    id: str
+    host: str
+    partitions: frozenset[TopicPartition]
+
+
 class Cluster:
     """Questions to one cluster, over one admin client. Safe across threads, not across a fork.
 
@@ -217,6 +226,29 @@ class Cluster:
         ends = self.ends(wanted)  # first: what is written meanwhile lies beyond, whatever its time
         found = self._offsets(ends, OffsetSpec.for_timestamp(time_ms), none_is=ends)
         return Position({tp: min(offset, ends[tp]) for tp, offset in found.items()})
+
+    def members(self, group: str, timeout_s: float | None = None) -> tuple[Member, ...]:
+        """Those who share the partitions of *group* now, by their ids; none if nobody does."""
+        self._serve_logs()
+        bound_s = min(self._timeout_s, timeout_s or self._timeout_s)
+        asked = self._admin.describe_consumer_groups([group], request_timeout=max(1.0, bound_s))
+        try:
+            found = asked[group].result(timeout=bound_s + 1)
+        except KafkaException as error:
+            if code(error) == KafkaError.GROUP_ID_NOT_FOUND:
+                return ()
+            raise self.unavailable(error) from error
+        except FutureTimeout as error:
+            raise self.unavailable(error) from error
+        members = (
+            Member(
+                each.member_id,
+                each.host.lstrip("/"),
+                frozenset(TopicPartition(tp.topic, tp.partition) for tp in each.assignment.topic_partitions),
+            )
+            for each in found.members
+        )
+        return tuple(sorted(members, key=lambda member: member.id))
 
     def create_topic(self, name: str, partitions: int, settings: Mapping[str, str]) -> bool:
         """Make a topic with min(3, brokers) replicas; False if it is there already.

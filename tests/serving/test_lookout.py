@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from merganser.pipeline.serving.monitoring.lookout import Lookout, Sight, seen
 from merganser.schemas.errors import LogUnavailable, TableStopped
+from merganser.schemas.kafka import Member
 from merganser.schemas.position import Position, TopicPartition
 
 A, B = TopicPartition("a", 0), TopicPartition("b", 0)
@@ -17,6 +18,7 @@ A, B = TopicPartition("a", 0), TopicPartition("b", 0)
 class Log:
     def __init__(self) -> None:
         self.end, self.stable, self.away = Position({A: 10, B: 5}), Position({A: 10, B: 5}), False
+        self.groups = {"shared": (Member("one", "127.0.0.1", frozenset([A])), Member("two", "::1", frozenset([B])))}
 
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
         if self.away:
@@ -26,9 +28,13 @@ class Log:
     def stable_ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
         return self.stable
 
+    def members(self, group: str, timeout_s: float | None = None) -> tuple[Member, ...]:
+        return self.groups[group]
+
 
 class Replica:
-    def __init__(self) -> None:
+    def __init__(self, group: str = "alone") -> None:
+        self.group, self.split = group, group == "shared"
         self.position = self.read_position = Position({A: 0, B: 0})
         self.error: BaseException | None = None
         self.stopped: dict[str, TableStopped] = {}
@@ -78,6 +84,17 @@ def test_a_log_that_is_away_before_anything_was_seen_is_told() -> None:
     lookout.look()
     assert "not known" in str(lookout.not_ready()) and lookout.lag() == {}
     assert "it is away" in str(lookout.sight.away)
+
+
+def test_the_members_of_a_split_group_are_seen_and_stay_while_the_log_is_away() -> None:
+    log = Log()
+    lookout, alone = Lookout(Replica("shared"), log), Lookout(Replica(), log)
+    lookout.look()
+    alone.look()
+    assert [member.id for member in lookout.sight.members] == ["one", "two"] and alone.sight.members == ()
+    log.away = True
+    lookout.look()
+    assert len(lookout.sight.members) == 2 and lookout.sight.away
 
 
 def test_what_is_stuck_grows_old_until_it_moves() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -363,3 +363,18 @@ def test_who_may_come_in_is_asked_once_and_nothing_is_stored(chromium: Browser, 
             kept = page.run("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])")
             assert "correct" not in kept and "Basic" not in kept
     chromium_logs_refusals(page)
+
+
+def test_the_members_of_a_split_group_and_what_each_has(broker: str, chromium: Browser, tmp_path: Path) -> None:
+    with mg.connect(broker) as log, ExitStack() as stack:
+        table = log.create_table("page-shared", ROW, ["id"], partitions=2).name
+        one, _ = (
+            stack.enter_context(mg.Replica(tmp_path / f"{n}.duckdb", log, "page-shared", [table], split=True))
+            for n in "ab"
+        )
+        doors = stack.enter_context(Doors(ServeConfig(http="127.0.0.1:0"), one, log))
+        page = stack.enter_context(chromium.page())
+        page.open(str(doors.http))
+        share = "Array.from(document.querySelectorAll('#shares dd'), (dd) => dd.textContent).sort().join()"
+        page.until("one partition each", f"{share} === 'page-shared: 0,page-shared: 1'", timeout_s=60)
+        assert page.text("#members-title") == "Members: 2"

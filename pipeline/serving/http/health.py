@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.exposition import choose_encoder
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ....schemas.errors import Forbidden
+from ....schemas.kafka import Member
 from ....schemas.position import Position
 from ..guard.telling import stopped_for
 from ..users.users import User
@@ -49,6 +51,7 @@ def facts(desk: Desk, user: User) -> dict[str, Any]:
         "log_away": _plainly(sight.away, user, "the log does not answer"),
         "waiting_for": _plainly(waiting, user, "what the apply loop reads from"),
         "failed": _plainly(failed, user, "the apply loop ended"),
+        "members": _members(sight.members, user) if replica.split else None,
         "uptime_s": round(time.monotonic() - desk.began_s, 1),
         "tables": [
             {
@@ -97,6 +100,16 @@ def _check(why: str | None) -> Response:
 def _plainly(what: str | None, user: User, plain: str) -> str | None:
     """*what*, which may name any table, or as much of it as *user* may know."""
     return what if what is None or user.tables is None else plain
+
+
+def _members(members: Iterable[Member], user: User) -> list[dict[str, Any]]:
+    """Who shares the group, and which partitions of each table each has."""
+    told = []
+    for member in members:
+        tables = sorted({tp.topic for tp in member.partitions if user.may_read(tp.topic)})
+        shares = {table: sorted(tp.partition for tp in member.partitions if tp.topic == table) for table in tables}
+        told.append({"member": member.id, "host": member.host, "partitions": shares})
+    return told
 
 
 def _granted(position: Position, user: User) -> Position:

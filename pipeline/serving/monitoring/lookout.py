@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ....schemas.errors import LogError, TableStopped
+from ....schemas.kafka import Member
 from ....schemas.position import Position, TopicPartition
 from .repeating import Repeating
 
@@ -26,10 +27,14 @@ class Ends(Protocol):
 
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position: ...
     def stable_ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position: ...
+    def members(self, group: str, timeout_s: float | None = None) -> tuple[Member, ...]: ...
 
 
 class Follower(Protocol):
     """A replica."""
+
+    group: str
+    split: bool
 
     @property
     def position(self) -> Position: ...
@@ -53,15 +58,17 @@ class Stuck:
 
 @dataclass(frozen=True)
 class Sight:
-    """What was seen of the log *at_s*. *away* says why the last look failed, None if it did not."""
+    """What was seen of the log *at_s*, and of the members of a split group. *away* says why the last look failed, None
+    if it did not."""
 
     at_s: float = 0.0
     ends: Position = field(default_factory=Position)
     stuck: Mapping[TopicPartition, Stuck] = field(default_factory=dict)
     away: str | None = "the log was not looked at yet"
+    members: tuple[Member, ...] = ()
 
 
-def seen(before: Sight, ends: Position, stable: Position, now_s: float) -> Sight:
+def seen(before: Sight, ends: Position, stable: Position, now_s: float, members: tuple[Member, ...] = ()) -> Sight:
     """The next sight. Pure: what was stuck at the same offset before has been so since then."""
     stuck = {}
     for tp, end in ends.items():
@@ -70,7 +77,7 @@ def seen(before: Sight, ends: Position, stable: Position, now_s: float) -> Sight
             known = before.stuck.get(tp)
             since_s = known.since_s if known is not None and known.offset == offset else now_s
             stuck[tp] = Stuck(offset, end - offset, since_s)
-    return Sight(now_s, ends, stuck, None)
+    return Sight(now_s, ends, stuck, None, members)
 
 
 class Lookout:
@@ -133,11 +140,12 @@ class Lookout:
             # In this order, so that what is written in between does not look stuck.
             ends = self._log.ends(partitions, _PATIENCE_S)
             stable = self._log.stable_ends(partitions, _PATIENCE_S)
+            members = self._log.members(self._replica.group, _PATIENCE_S) if self._replica.split else ()
         except LogError as error:
             before = self._sight
-            self._sight = Sight(before.at_s, before.ends, before.stuck, str(error))
+            self._sight = replace(before, away=str(error))
             return
-        self._sight = seen(self._sight, ends, stable, now())
+        self._sight = seen(self._sight, ends, stable, now(), members)
         self._lacking = self.lag()
         if self._goal is None and partitions:
             self._goal = ends

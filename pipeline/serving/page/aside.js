@@ -23,7 +23,18 @@ export class Aside {
     const sum = (name) => live.tables.reduce((all, table) => all + (table[name] ?? 0), 0);
     this.list("quarantine", sum("quarantined"), live);
     this.list("rejections", sum("rejected"), live);
+    this.members(live.members);
     this.beside(live);
+  }
+
+  /** Who shares a split group; a replica that has all partitions has none. */
+  members(members) {
+    byId("members").hidden = !members;
+    if (!members) return;
+    tell(byId("members-title"), `Members: ${count(members.length)}`);
+    const share = ({ partitions }) => Object.entries(partitions).map(([table, numbers]) => `${table}: ${numbers.join(", ")}`).join("; ");
+    byId("shares").replaceChildren(...members.map((each) =>
+      h("div", {}, h("dt", { title: each.member }, `${each.member.slice(0, 24)} at ${each.host}`), h("dd", {}, share(each) || "no partitions"))));
   }
 
   /** Ask for the list only when its number changed. */
