@@ -77,6 +77,18 @@ def test_a_stopped_table_makes_nobody_wait_for_ever() -> None:
     assert lookout.not_ready() is None
 
 
+def test_partitions_that_another_member_has_by_now_make_nobody_wait() -> None:
+    log, replica = Log(), Replica("shared")
+    lookout = Lookout(replica, log)
+    lookout.look()
+    replica.position = replica.read_position = Position({A: 9})
+    assert "still behind" in str(lookout.not_ready())
+    replica.position = replica.read_position = Position()
+    assert "no partitions" in str(lookout.not_ready())
+    replica.position = replica.read_position = Position({A: 10})
+    assert lookout.not_ready() is None
+
+
 def test_a_log_that_is_away_before_anything_was_seen_is_told() -> None:
     log = Log()
     log.away = True

@@ -378,3 +378,4 @@ def test_the_members_of_a_split_group_and_what_each_has(broker: str, chromium: B
         share = "Array.from(document.querySelectorAll('#shares dd'), (dd) => dd.textContent).sort().join()"
         page.until("one partition each", f"{share} === 'page-shared: 0,page-shared: 1'", timeout_s=60)
         assert page.text("#members-title") == "Members: 2"
+        page.until("it to be ready", "document.getElementById('headline').textContent === 'Up to date'")

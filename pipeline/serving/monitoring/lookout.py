@@ -124,8 +124,11 @@ class Lookout:
         goal = self._goal
         if goal is None:
             return "how far the log is, is not known yet"
-        stopped = self._replica.stopped
-        behind = {tp: n for tp, n in self._replica.position.behind(goal).items() if tp.topic not in stopped}
+        position, stopped = self._replica.position, self._replica.stopped
+        if not position:
+            return "it has no partitions"
+        # Of a split group, another member may have some of them by now.
+        behind = {tp for tp in position.behind(goal) if tp in position and tp.topic not in stopped}
         if behind:
             return "still behind what the log had at the start"
         self._caught_up = True
