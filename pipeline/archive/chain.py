@@ -81,8 +81,8 @@ class Manifest:
     *key* is the id of the key that the data is encrypted with, if it is, and *salt* its own part of it.
 
     *erased* records of it were erased, and *was* is the hash that it had before the first of them was. A link with
-    an *erasure* covers no offsets: it tells of one (:class:`Erasure`). These three are in the file only if they are
-    said: an archive of which nothing was erased is as it always was.
+    an *erasure* covers no offsets: it tells of one (:class:`Erasure`), and of no last record, which may be the next to
+    go. These three are in the file only if they are said: an archive of which nothing was erased is as it always was.
     """
 
     topic: str
@@ -222,8 +222,8 @@ def _untold(made: Manifest) -> str | None:
     facts, kinds = made.erasure, {"id": str, "at": str, "records": int, "stand_ins": int, "links": dict}
     if facts.keys() != kinds.keys() or any(type(facts[name]) is not kind for name, kind in kinds.items()):
         return "it has not the facts of an erasure"
-    if made.first != made.next or made.rows or made.was:
-        return "an erasure covers no offsets, and stays"
+    if made.first != made.next or made.rows or made.was or made.last is not None:
+        return "an erasure covers no offsets, remembers no record, and stays"
     named = [(int(seq), hash_) for seq, hash_ in facts["links"].items() if seq.isdecimal() and type(hash_) is str]
     sound = all(seq < made.seq and len(hash_) == 64 and _HEX.fullmatch(hash_) for seq, hash_ in named)
     return None if sound and len(named) == len(facts["links"]) > 0 else "it names links that it cannot"
@@ -295,6 +295,11 @@ class Chain:
         return self._links[-1] if self._links else None
 
     @property
+    def last(self) -> Seen | None:
+        """The last record that the chain holds, as a replica remembers it."""
+        return last_before(self._links, len(self._links))
+
+    @property
     def start(self) -> int | None:
         """The first offset that is covered; None if nothing is."""
         return self._links[0].first if self._links else None
@@ -343,9 +348,20 @@ class Chain:
         if tip is None:
             return replace(made, newest_ms=made.max_ms)
         made = replace(made, newest_ms=max(made.max_ms, tip.newest_ms))
-        if made.last_offset < 0 and not made.erasure:
-            made = replace(made, last_offset=tip.last_offset, last_digest=tip.last_digest, last_epoch=tip.last_epoch)
-        return made
+        return made if made.last is not None or made.erasure else remembering(made, self.last)
+
+
+def last_before(links: Sequence[Manifest], seq: int) -> Seen | None:
+    """The last record that *links* hold before number *seq*. Erasures do not tell."""
+    return next((link.last for link in reversed(links[:seq]) if not link.erasure), None)
+
+
+def remembering(link: Manifest, last: Seen | None) -> Manifest:
+    """*link*, with *last* for the last record up to there."""
+    if last is None:
+        return replace(link, last_offset=-1, last_digest="", last_epoch=-1)
+    epoch = -1 if last.leader_epoch is None else last.leader_epoch
+    return replace(link, last_offset=last.offset, last_digest=last.digest.hex(), last_epoch=epoch)
 
 
 def unnamed(links: Iterable[Manifest]) -> list[Manifest]:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -250,7 +251,7 @@ class _Check:
         for link in unnamed(links):
             self._bad("changed", link.name, "it was replaced, and no erasure says so")
         for seq, hash_ in unfinished(links).items():
-            self._known.add(place.staged(seq, hash_))
+            self._known |= self._to_come(place.staged(seq, hash_), hash_)
             self._bad("unfinished", place.manifest(seq), "an erasure names what takes its place: run that again")
         below = max((link.next for link in links if link.erasure), default=0)
         for name in names:
@@ -258,6 +259,13 @@ class _Check:
             if data is not None and name not in self._known and int(data[1]) < below:
                 self._known.add(name)
                 self._bad("leftover", name, "it may hold erased records: `archive check --sweep` removes it")
+
+    def _to_come(self, staged: str, hash_: str) -> set[str]:
+        """The manifest *staged*, and the data that it names: from there on they are the only ones."""
+        data = self._archive.objects.read(staged)
+        if data is None or sha256(data).hexdigest() != hash_:
+            return {staged}
+        return {staged, decode(data).file}
 
     def _links(self, place: Place, seqs: list[int]) -> Iterator[Manifest]:
         """The manifests that are sound in themselves; what is wrong between them is noted."""

@@ -47,14 +47,14 @@ class Course:
     @property
     def read_from(self) -> int:
         """The offset to read on from: that of the last record archived, if that is unproven."""
-        tip = self.chain.tip
-        return tip.last_offset if self.unproven and tip is not None else self.open.next
+        last = self.chain.last
+        return last.offset if self.unproven and last is not None else self.open.next
 
     def prove(self, seen: Seen | None) -> None:
         """*seen* is the first record that the log shows from the last archived one on; None if it shows none.
         LogTruncated if that is another past than the archive's."""
         self.unproven = False
-        last = self.chain.tip.last if self.chain.tip is not None else None
+        last = self.chain.last
         if last is not None and seen is None:
             vanished(self.table, self.tp, last)
         elif last is not None and seen is not None:

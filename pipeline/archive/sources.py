@@ -108,7 +108,7 @@ class Sources:
         now_ms: int,
     ) -> None:
         table, end = course.table, course.chain.end
-        stored = Stored(tip.topic_id, table.partitions, end, course.caught_up_ms, range(0), end, tip.last)
+        stored = Stored(tip.topic_id, table.partitions, end, course.caught_up_ms, range(0), end, course.chain.last)
         read_from = next_start(table, course.tp, stored, starts, ends, now_ms)
         course.unproven = read_from < end
 

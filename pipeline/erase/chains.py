@@ -15,7 +15,7 @@ Invariants
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -95,13 +95,9 @@ class Partition:
     def erase(self, name: str, at: str, rejected: Sequence[int]) -> bool:
         """Publish the erasure of all that was found; False if the chain has gone on: look again."""
         changed = self._staged(name, rejected)
-        last = _last(self.chain, changed)
         told = telling(name, at, self.found, changed)
         end = self.chain.end
         made = Manifest(*self.place, seq=0, first=end, next=end, erasure=told.facts())
-        if last is not None:
-            epoch = -1 if last.leader_epoch is None else last.leader_epoch
-            made = replace(made, last_offset=last.offset, last_digest=last.digest.hex(), last_epoch=epoch)
         if not self.archive.publish(self.chain, self.chain.following(made)):
             self.archive.refresh(self.chain)
             return False
@@ -112,10 +108,10 @@ class Partition:
         """The new manifests of the links that change; they, and their data, are there then."""
         links, made = self.chain.links, []
         changes = {link.seq for link in changing(links, self.hits)}
-        last = links[min(changes) - 1].last if min(changes) > 0 else None
+        last = chains.last_before(links, min(changes))
         for link in links[min(changes) :]:
             if link.seq not in changes:
-                last = link.last
+                last = last if link.erasure else link.last
                 continue
             wanted = redaction(self.hits.get(link.seq, ()), name, rejected)
             data, found = self._written(link, wanted) if link.seq in self.hits else (None, None)
@@ -171,6 +167,8 @@ class Partition:
             if data is None or sha256(data).hexdigest() != hash_:
                 continue  # `check` tells; the next erasure of the key makes it anew
             old, new = self.chain.links[seq], chains.decode(data)
+            if new.file and sha256(objects.read(new.file) or b"").hexdigest() != new.sha256:
+                continue  # a sweep may have taken it; what is there now is all that there is of the others' records
             still_alone()
             objects.put(new.name, data)
             self.step("replaced")
@@ -195,13 +193,6 @@ class Partition:
             if over and found.name not in named:
                 self.archive.objects.delete(found.name)
                 self.step("swept")
-
-
-def _last(chain: Chain, changed: Sequence[Manifest]) -> Seen | None:
-    """The last record of *chain* once *changed* have taken their places."""
-    now: Mapping[int, Manifest] = {link.seq: link for link in changed}
-    tip = chain.links[-1]
-    return now.get(tip.seq, tip).last
 
 
 def _standing(batch: pa.RecordBatch) -> dict[int, Erased]:

@@ -265,16 +265,17 @@ class Eraser:
     def _erased(self, partition: Partition, id_: str, at: str, refused: Sequence[int], alone: Alone) -> list[Hit]:
         """The records that were erased in *partition*. Should an archiver be first, its segment is looked at too."""
         hits: list[Hit] = []
+        published = False
         while partition.found:
-            self._deleted(partition)
+            if not published:
+                self._deleted(partition)
             alone.renew()
-            hits = partition.found
-            published = partition.erase(id_, at, refused)
+            hits = max(hits, partition.found, key=len)
+            published |= partition.erase(id_, at, refused)
             partition.finish(alone.renew)
-            partition.look()
-            if published:
-                break
-            refused = self._rejected().get(partition.place, ())  # there may be more of it now
+            partition.look()  # should a sweep have taken what was put, it is all still there
+            if not published:
+                refused = self._rejected().get(partition.place, ())  # there may be more of it now
         return hits
 
     def _swept(self, alone: Alone) -> int:

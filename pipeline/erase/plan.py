@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ...consumers.checks import Seen
 from ...schemas.headers import Erased, Marks
-from ..archive.chain import Erasure, Manifest
+from ..archive.chain import Erasure, Manifest, remembering
 
 
 class Hit(NamedTuple):
@@ -87,14 +87,7 @@ def redacted(link: Manifest, data: Manifest | None, last: Seen | None, erased: i
     """What takes the place of *link*: the facts of *data* about its new file, if it has one still; *last* is the last
     record up to there that the log has too. *erased* more of its records are gone without a trace."""
     facts = data or replace(link, rows=0, raw=0, file="", size=0, sha256="", key="", salt="")
-    return replace(
-        facts,
-        erased=link.erased + erased,
-        was=link.hash,
-        last_offset=-1 if last is None else last.offset,
-        last_digest="" if last is None else last.digest.hex(),
-        last_epoch=-1 if last is None or last.leader_epoch is None else last.leader_epoch,
-    )
+    return remembering(replace(facts, erased=link.erased + erased, was=link.hash), last)
 
 
 def telling(name: str, at: str, hits: Sequence[Hit], changed: Sequence[Manifest]) -> Erasure:

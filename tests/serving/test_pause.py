@@ -66,6 +66,14 @@ def test_what_no_query_holds_back_is_not_waited_for_longer_each_time() -> None:
     assert story.held_s(200, running=0) == pytest.approx(COMMIT_S, abs=0.03)
 
 
+def test_a_pause_that_nobody_looks_at_is_no_longer_than_it_would_have_been() -> None:
+    """Who waits may give up: what comes next may come an hour later."""
+    story = Story()
+    assert story.look(100, running=1)
+    assert not story.look(0, running=0, after_s=3600)
+    assert story.pause.times == 1 and story.pause.seconds <= FIRST_S + COMMIT_S
+
+
 def test_a_limit_that_duckdb_itself_does_not_come_to_is_refused() -> None:
     with pytest.raises(UsageError, match="32 MiB"):
         ServingLimits(wal=16 * MIB)

@@ -56,6 +56,7 @@ class Pause:
 
     def _end(self, now_s: float, next_from: int, patience_s: float) -> None:
         if self._since_s is not None:
-            self.seconds += now_s - self._since_s
+            # Whoever waited may have given up, and nobody have looked since.
+            self.seconds += min(now_s - self._since_s, self._patience_s + COMMIT_S)
         self._since_s = self._alone_s = None
         self._from, self._patience_s = next_from, patience_s

@@ -64,6 +64,13 @@ def gathered(pieces: Iterable[bytes], least: int = PIECE) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
+def parts(piece: bytes) -> Iterator[bytes]:
+    """*piece*, in what a slow client takes a good deal of before it is taken for one that takes nothing
+    (``connection.py``): its connection waits until nearly all that it was given is out. One part at least."""
+    for begin in range(0, max(1, len(piece)), PIECE):
+        yield piece[begin : begin + PIECE]
+
+
 # -- formats ---------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from ..jobs.snapshot import spooled
 from ..users.users import User
 from .accept import MEDIA_TYPES
 from .asking import loads
+from .bodies import parts
 from .entrance import demand
 from .problems import HttpError, problem
 
@@ -96,4 +97,5 @@ async def snapshot(desk: Desk, request: Request, user: User) -> Response:
 async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
     with file:
         while piece := await asyncio.to_thread(file.read, _PIECE):
-            yield piece
+            for part in parts(piece):
+                yield part

@@ -26,7 +26,7 @@ from ..users.users import User
 from .accept import MEDIA_TYPES
 from .asking import APPLIED, LARGEST_BODY, POSITION, Asked, asked, once
 from .asking import Request as Said
-from .bodies import body
+from .bodies import body, parts
 
 if TYPE_CHECKING:
     from ..guard.answer import Answer
@@ -140,10 +140,11 @@ class AnswerResponse(Response):
             if gone.done():
                 return "hung up"
             more = piece is not None
-            message = {"type": "http.response.body", "body": piece or b"", "more_body": more}
-            if not await _while_there(asyncio.ensure_future(send(message)), gone):
-                return "hung up"
-            self._sent += len(piece or b"")
+            for part in parts(piece or b""):
+                message = {"type": "http.response.body", "body": part, "more_body": more}
+                if not await _while_there(asyncio.ensure_future(send(message)), gone):
+                    return "hung up"
+                self._sent += len(part)
             if not more:
                 return "200"
 
