@@ -44,7 +44,7 @@ from .pause import Pause
 from .places import Places
 from .rules import grant
 from .spool import Room
-from .telling import heard, shown
+from .telling import heard, shown, waited_for
 from .watch import Watch
 
 #: How long the end of a guard waits for queries that cannot be interrupted where they are.
@@ -221,7 +221,8 @@ class Guard:
 
     def _answer(self, ask: Ask, who: Who, deadline: Deadline, gone: threading.Event) -> Answer:
         checked = self._checked(ask, who.tables)
-        goal = self.replica.goal(checked.query, ask.level, ask.after, ask.max_staleness, deadline)
+        after = waited_for(ask.after, who.tables)
+        goal = self.replica.goal(checked.query, ask.level, after, ask.max_staleness, deadline)
         self.replica.reach(goal, deadline)  # who waits for freshness takes nobody's place
         running = self._run(goal, checked, who, deadline, gone)
         try:

@@ -1,7 +1,8 @@
 """What is told to somebody who may read some tables only. Pure.
 
 Invariant: of other tables they hear neither how far they are nor what has happened to them, whichever way they ask;
-and no name that they have not said themselves.
+and no name that they have not said themselves. (That there is a table of a name can be found out: a WITH must not have
+it.)
 """
 
 from __future__ import annotations
@@ -17,17 +18,29 @@ from ....schemas.position import Position
 _NOT_FOR_YOU = "why is told to who may read all tables"
 
 
-def shown(position: Position, granted: Collection[str] | None, after: Position | str | None) -> Position:
-    """What of *position* is told to who may read *granted* (None: all). Of other tables, how much was written is not
-    theirs to know: no more of it than the token *after*, which they have, says."""
-    if granted is None:
-        return position
+Token = Position | str | None
+
+
+def waited_for(after: Token, granted: Collection[str] | None) -> Token:
+    """What of the token *after* is waited for, for who may read *granted* (None: all). Whether other tables are there,
+    and are so far, is not theirs to find out; nor do they lack it: what they can read of a transaction is applied no
+    earlier than the rest of it."""
+    return after if granted is None else _of(_parsed(after), granted)
+
+
+def shown(position: Position, granted: Collection[str] | None, after: Token) -> Position:
+    """What of *position* is told to who may read *granted* (None: all): of their tables, how far each is, and of others
+    what the token *after* said, so that an answer reaches what was asked for."""
+    return position if granted is None else _parsed(after) | _of(position, granted)
+
+
+def _parsed(after: Token) -> Position:
+    return (Position.parse(after) if isinstance(after, str) else after) or Position()
+
+
+def _of(position: Position, granted: Collection[str]) -> Position:
     mine = {name.casefold() for name in granted}
-    token = (Position.parse(after) if isinstance(after, str) else after) or Position()
-    return Position(
-        {tp: n if tp.topic.casefold() in mine else min(n, token[tp]) for tp, n in position.items()
-         if tp.topic.casefold() in mine or tp in token}
-    )  # fmt: skip
+    return Position({tp: n for tp, n in position.items() if tp.topic.casefold() in mine})
 
 
 def heard(error: MerganserError, granted: Collection[str] | None) -> MerganserError:
