@@ -8,6 +8,7 @@ not. One thread owns the consumer, which ``consume`` requires.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
@@ -61,6 +62,9 @@ def reader_config(client: Mapping[str, Any], group: str) -> dict[str, Any]:
         "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 100,
     }
+
+
+_CLOSE_S = 5.0
 
 
 class KafkaReader:
@@ -163,7 +167,11 @@ class KafkaReader:
             _log.info("group offsets not reported: %s", error)
 
     def close(self) -> None:
-        self._consumer.close()
+        """Bounded: with no broker to answer, librdkafka waits a minute for its last commit of offsets, which only
+        tools look at. What is not over by then ends with the process."""
+        closing = threading.Thread(target=self._consumer.close, name="merganser-closing", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
     # -- rebalances of a split group, called from within consume() ----------------------------
 

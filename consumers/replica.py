@@ -84,6 +84,8 @@ class Replica:
         self._samples = Samples()
         self._store = Store(path, log.cluster_id, group, limits, on_step)
         try:
+            if left_out := sorted(set(self._store.tables()) - set(tables)):
+                _log.warning("the store holds %s too, not followed: rows there stay as they are", ", ".join(left_out))
             follow = Follow(log, self._store, list(dict.fromkeys(tables)), accept_partial)
             reader = log.reader(group)
             self._applier = Applier(log, self._store, follow, reader, self._progress, batches or BatchLimits())

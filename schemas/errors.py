@@ -158,7 +158,7 @@ class TableExists(UsageError):
 
     table: str
     why: str
-    hint: str = "`merganser table describe` shows it; `merganser table alter` changes its schema"
+    hint: str = "`merganser table describe` shows it; `merganser table alter` changes its schema, nothing its key"
 
     def what(self) -> str:
         return f"table {self.table!r} exists and differs: {self.why}"
@@ -601,7 +601,7 @@ class StoreLocked(StoreError):
 
     path: str
     why: str
-    hint: str = "one process owns a store: stop it first, or query it there (Replica.query in its own program)"
+    hint: str = "one process owns a store: ask its node (--url), query it in its program (Replica.query), or stop it"
 
     def what(self) -> str:
         return f"store {self.path} is in use by another process ({self.why})"

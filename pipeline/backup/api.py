@@ -89,5 +89,5 @@ def restore(
 def group_of(base: Backup | None, group: str | None) -> str:
     """The group that a restored store is of. UsageError if nothing says it."""
     if group is None and base is None:
-        raise UsageError("no backup says of which group the store is: --group NAME (group=)")
+        raise UsageError("no backup lies before the target, so the store's group is not known: --group NAME (group=)")
     return group or (base.group if base is not None else "")

@@ -71,7 +71,7 @@ def erase(
 
 def _show(plan: ErasePlan, done: Done | None) -> None:
     if plan.nothing:
-        emit("nothing of this key is in the archive, nor in its backups")
+        emit("nothing of this key is in the archive, nor in its backups; check how it is spelt")
         _show_swept(done)
         return
     names = ["table", "topic_id", "partition", "records", "stand_ins", "segments"]

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from json import JSONDecodeError
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -114,6 +115,8 @@ def _bad(lines: Lines, number: int, error: Exception) -> BadLine:
     if isinstance(error, InvalidRow):
         return BadLine(lines.name, number, str(error), error.hint)
     why = "nested too deeply" if isinstance(error, RecursionError) else f"not a row: {error}"
+    if isinstance(error, JSONDecodeError):
+        why = f"not a row: {error.msg} at character {error.pos + 1}"
     return BadLine(lines.name, number, why)
 
 

@@ -260,6 +260,9 @@ class Status:
         return " · ".join(parts)
 
 
+_LOOK_S = 5.0
+
+
 class Looks:
     """Looks at one replica. The rate is over the last seconds: batches come in bursts."""
 
@@ -272,7 +275,7 @@ class Looks:
     def look(self) -> Status:
         replica, position = self._replica, self._replica.position
         try:
-            lag: int | None = sum(position.behind(self._log.ends(position)).values())
+            lag: int | None = sum(position.behind(self._log.ends(position, _LOOK_S)).values())
         except LogUnavailable:
             lag = None
         applied = sum(position.values())

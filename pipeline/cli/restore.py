@@ -64,11 +64,12 @@ def restore(
     try:
         origin = Origin(place, log)
         plan = origin.plan(Wish(to, tuple(comma_separated(tables)), base))
+        its_group = group_of(plan.base, group)
         if dry_run:
             emit_json(plan.fields()) if json else emit("\n".join(plan.lines()))
             return
         with Bars() as bars:
-            done = Restorer(origin, Path(store), group_of(plan.base, group), force, watch=bars).run(plan)
+            done = Restorer(origin, Path(store), its_group, force, watch=bars).run(plan)
     finally:
         if log is not None:
             log.close()

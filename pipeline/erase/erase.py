@@ -335,6 +335,6 @@ def _now() -> str:
 
 
 _DELETE_IT = (
-    "delete the row first (`merganser delete`), and let the archive come up to there (`archive run --until-end`): "
-    "else the log, and all who follow it, still show it"
+    "delete the row first (`merganser delete`), and let the archive come up to there"
+    " (`archive run --tables TABLE --until-end`): else the log, and all who follow it, still show it"
 )

@@ -105,7 +105,7 @@ def allow(shape: Shape, limits: ServingLimits, everything: bool) -> None:
     for name in sorted(shape.shows - (_CATALOG_SHOWS if everything else frozenset())):
         raise NotAllowed(f"SHOW {name.upper()} is not served here")
     if shape.repeats > limits.value_bytes or shape.longest > limits.value_bytes:
-        raise NotAllowed(f"the query makes values longer than {limits.value_bytes:,} of a thing")
+        raise NotAllowed(f"the query makes values longer than {limits.value_bytes:,} bytes or elements")
     if shape.queries > _MOST_QUERIES:
         raise NotAllowed(f"the SQL has more than {_MOST_QUERIES} SELECTs: to plan them could not be interrupted")
     if shape.lambdas > 1:
