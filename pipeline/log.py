@@ -44,8 +44,8 @@ def connect(
     LogUnavailable if no broker answers within *timeout_s*, which also bounds each later call.
     """
     servers = bootstrap_servers or os.environ.get("MERGANSER_BOOTSTRAP_SERVERS") or _local_broker()
-    if "://" in servers:
-        raise UsageError(f"{servers!r} is no broker", hint="host:port, without a scheme; several with commas between")
+    if servers.startswith(("http://", "https://")):
+        raise UsageError(f"{servers!r} is no Kafka broker: host:port, without http://; several with commas between")
     where = registry or os.environ.get("MERGANSER_REGISTRY") or None
     settings = dict(security) if security is not None else _settings_file()
     return Log(Connection(servers, settings, where), timeout_s)
