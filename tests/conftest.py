@@ -47,6 +47,8 @@ LONG = (
     "test_transaction_outage",
     "test_kill",
     "test_history",
+    "test_page",
+    "test_recovery",
     "test_shop",
     "test_cli_replica",
     "test_cli_backup",

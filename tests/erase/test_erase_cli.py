@@ -44,7 +44,7 @@ def test_what_is_said_is_done_and_shows(cli: Cli, folder: Path) -> None:
     done = cli("archive", "erase", "people", ADA, *place, "--execute", "--json").json[0]
     assert done["executed"] and done["erased"]["records"] == done["partitions"][0]["records"] > 0
     again = cli("archive", "erase", "people", ADA, *place, "--execute")
-    assert again.out == "nothing of this key is in the archive, nor in its backups\n"
+    assert again.out == "nothing of this key is in the archive, nor in its backups; check how it is spelt\n"
     # In a process of its own, which has imported nothing by the way.
     checked = subprocess.run([*MERGANSER, "archive", "check", *map(str, place)], capture_output=True, text=True)
     assert checked.returncode == 0 and f"erasure {done['erased']['id']}" in checked.stderr, checked
