@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from merganser.pipeline.archive.objects import LocalObjects, open_objects
 from merganser.schemas.errors import ArchiveUnavailable, UsageError, WrongArchive
 from support.naive import both_ways, caught
 
+LOOKED = threading.Barrier(8)
+
 
 def overwrite(self: LocalObjects, name: str, data: bytes) -> bool:
-    """Naive: look whether it is there, then write."""
+    """Naive: look whether it is there, then write. All look before the first writes, as chance has it elsewhere."""
     if self.read(name) is not None:
         return self.read(name) == data
+    LOOKED.wait(20)
     self.put(name, data)
     return True
 
