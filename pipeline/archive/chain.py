@@ -39,6 +39,11 @@ def topic_folder(topic: str, topic_id: str) -> str:
     return f"{topic}/{kafkas_spelling(topic_id)}"
 
 
+#: What :meth:`Place.data` and :meth:`Place.staged` call their files. Of data: from which offset, and up to which.
+DATA_NAME = re.compile(r"(\d+)-(\d+)-[0-9a-f]{16}\.parquet")
+STAGED_NAME = re.compile(r"\d{10}-[0-9a-f]{16}\.json")
+
+
 class Place(NamedTuple):
     """Where one partition of one topic lies in an archive."""
 

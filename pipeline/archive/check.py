@@ -19,6 +19,8 @@ from ...consumers.log import Log
 from ...schemas.errors import ArchiveDamaged, ArchiveError, WrongArchive
 from .archive import IDENTITY, Archive, Declared, table_name
 from .chain import (
+    DATA_NAME,
+    STAGED_NAME,
     BrokenChain,
     Chain,
     Head,
@@ -50,9 +52,7 @@ Kind = Literal[
 ]
 
 _PLACE = re.compile(r"log/([^/]+)/([^/]+)/(\d+)/([^/]+)")
-_DATA = re.compile(r"(\d+)-(\d+)-[0-9a-f]{16}\.parquet")
 _MANIFEST = re.compile(r"\d{10}\.json")
-_STAGED = re.compile(r"\d{10}-[0-9a-f]{16}\.json")
 
 #: Folders of the backups, which have a check of their own.
 _OTHERS = ("backups/", "files/")
@@ -237,7 +237,7 @@ class _Check:
         self._report.coverage.append(covered)
         self._erasures(place, links, names)
         leftovers = [n for n in names if n not in self._known]
-        self._orphans |= {n: place for n in leftovers if (_DATA.fullmatch(n[len(prefix) :]) or _staged(n))}
+        self._orphans |= {n: place for n in leftovers if (DATA_NAME.fullmatch(n[len(prefix) :]) or _staged(n))}
 
     def _erasures(self, place: Place, links: list[Manifest], names: list[str]) -> None:
         """What links tell of erasures, and whether all that they tell has come about."""
@@ -255,7 +255,7 @@ class _Check:
             self._bad("unfinished", place.manifest(seq), "an erasure names what takes its place: run that again")
         below = max((link.next for link in links if link.erasure), default=0)
         for name in names:
-            data = _DATA.fullmatch(name.rpartition("/")[2])
+            data = DATA_NAME.fullmatch(name.rpartition("/")[2])
             if data is not None and name not in self._known and int(data[1]) < below:
                 self._known.add(name)
                 self._bad("leftover", name, "it may hold erased records: `archive check --sweep` removes it")
@@ -385,7 +385,7 @@ def _manifest(name: str) -> bool:
 
 
 def _staged(name: str) -> bool:
-    return _STAGED.fullmatch(name.rpartition("/")[2]) is not None
+    return STAGED_NAME.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def contents(archive: Archive, link: Manifest) -> Iterator[str]:
@@ -424,7 +424,7 @@ def sweep(archive: Archive, report: Report) -> list[str]:
 
 def _forgotten(archive: Archive, name: str, ends: dict[str, int]) -> bool:
     parts = _PLACE.fullmatch(name)
-    data = _DATA.fullmatch(parts[4]) if parts is not None else None
+    data = DATA_NAME.fullmatch(parts[4]) if parts is not None else None
     if parts is not None and data is not None:
         return int(data[1]) < ends.get(name.rpartition("/")[0], 0)
     folder = name.rpartition("/")[0]

@@ -21,7 +21,7 @@ from ...schemas.position import Position
 from ...schemas.table import Table
 from ..loading.ledger import LEDGER
 from .archive import Archive
-from .chain import Chain, Manifest
+from .chain import Chain
 from .publisher import Course, Publisher, lost
 from .rolling import OpenSegment
 
@@ -88,7 +88,7 @@ class Sources:
             course.restart()
             return course
         try:
-            self._continued(course, chain.tip, starts, ends, now_ms)
+            self._continued(course, starts, ends, now_ms)
         except (RetentionLost, TombstonesLost) as why:
             if not self._accept_gap:
                 why.hint = _GAP_HINT
@@ -99,16 +99,11 @@ class Sources:
             course.caught_up_ms = now_ms
         return course
 
-    def _continued(
-        self,
-        course: Course,
-        tip: Manifest,
-        starts: Position,
-        ends: Position,
-        now_ms: int,
-    ) -> None:
+    def _continued(self, course: Course, starts: Position, ends: Position, now_ms: int) -> None:
         table, end = course.table, course.chain.end
-        stored = Stored(tip.topic_id, table.partitions, end, course.caught_up_ms, range(0), end, course.chain.last)
+        stored = Stored(
+            course.chain.place.topic_id, table.partitions, end, course.caught_up_ms, range(0), end, course.chain.last
+        )
         read_from = next_start(table, course.tp, stored, starts, ends, now_ms)
         course.unproven = read_from < end
 

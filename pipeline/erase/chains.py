@@ -26,7 +26,7 @@ from ...consumers.checks import Seen
 from ...schemas.headers import BadHeader, Erased, Marks, decode, encode
 from ..archive import chain as chains
 from ..archive.archive import Archive
-from ..archive.chain import Chain, Manifest, Place
+from ..archive.chain import DATA_NAME, STAGED_NAME, Chain, Manifest, Place
 from ..archive.key import new_salt
 from ..archive.objects import PART
 from ..archive.segments import batches, headers_at, last_of, without
@@ -37,9 +37,7 @@ from .plan import Hit, Redaction, changing, redacted, redaction, telling
 #: The steps of erasing in a chain, in order; tests stop the process at each.
 STEPS = ("data-put", "staged", "published", "replaced", "data-removed", "unstaged", "swept")
 
-_DATA = re.compile(r"(\d+)-\d+-[0-9a-f]{16}\.parquet")
-_PART = re.compile(rf"\.(\d+)-\d+-[0-9a-f]{{16}}\.parquet\.[0-9a-f]+{re.escape(PART)}")
-_STAGED = re.compile(r"\d{10}-[0-9a-f]{16}\.json")
+_PART = re.compile(rf"\.{DATA_NAME.pattern}\.[0-9a-f]+{re.escape(PART)}")
 
 
 @dataclass
@@ -188,8 +186,8 @@ class Partition:
         named |= {self.place.staged(seq, hash_) for seq, hash_ in self.chain.unfinished.items()}
         for found in list(self.archive.objects.list(self.place.folder)):
             last = found.name.rpartition("/")[2]
-            data = _DATA.fullmatch(last) or _PART.fullmatch(last)
-            over = _STAGED.fullmatch(last) or (data is not None and int(data[1]) < self.chain.end)
+            data = DATA_NAME.fullmatch(last) or _PART.fullmatch(last)
+            over = STAGED_NAME.fullmatch(last) or (data is not None and int(data[1]) < self.chain.end)
             if over and found.name not in named:
                 self.archive.objects.delete(found.name)
                 self.step("swept")

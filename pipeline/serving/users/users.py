@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ....schemas.errors import BadUsers, UsageError
+from ...files import sync_folder
 from .secrets import Hash, is_token_hash
 
 Role = Literal["reader", "operator"]
@@ -149,11 +150,7 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _facts(user: User) -> dict[str, Any]:
