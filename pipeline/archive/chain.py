@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from ...consumers.checks import Seen
 from ...schemas.headers import kafkas_spelling
 from ...schemas.position import TopicPartition
+from .objects import finished
 from .sealed import BrokenSeal, seal, unseal
 
 FORMAT = 1
@@ -39,9 +40,33 @@ def topic_folder(topic: str, topic_id: str) -> str:
     return f"{topic}/{kafkas_spelling(topic_id)}"
 
 
-#: What :meth:`Place.data` and :meth:`Place.staged` call their files. Of data: from which offset, and up to which.
-DATA_NAME = re.compile(r"(\d+)-(\d+)-[0-9a-f]{16}\.parquet")
-STAGED_NAME = re.compile(r"\d{10}-[0-9a-f]{16}\.json")
+#: What the files of a partition are called (:class:`Place`).
+_DATA = re.compile(r"(\d+)-\d+-[0-9a-f]{16}\.parquet")
+_STAGED = re.compile(r"\d{10}-[0-9a-f]{16}\.json")
+_MANIFEST = re.compile(r"\d{10}\.json")
+
+
+def is_manifest(name: str) -> bool:
+    return _MANIFEST.fullmatch(_last(name)) is not None
+
+
+def is_staged(name: str) -> bool:
+    return _STAGED.fullmatch(_last(name)) is not None
+
+
+def is_data(name: str) -> bool:
+    return _DATA.fullmatch(_last(name)) is not None
+
+
+def overtaken(name: str, end: int) -> bool:
+    """Whether *name* is data, whole or half written, of offsets below *end*: the chain has gone on to there, so that
+    no manifest can come to name it."""
+    data = _DATA.fullmatch(finished(_last(name)))
+    return data is not None and int(data[1]) < end
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 class Place(NamedTuple):

@@ -19,8 +19,6 @@ from ...consumers.log import Log
 from ...schemas.errors import ArchiveDamaged, ArchiveError, WrongArchive
 from .archive import IDENTITY, Archive, Declared, table_name
 from .chain import (
-    DATA_NAME,
-    STAGED_NAME,
     BrokenChain,
     Chain,
     Head,
@@ -30,6 +28,10 @@ from .chain import (
     decode,
     decode_head,
     follows,
+    is_data,
+    is_manifest,
+    is_staged,
+    overtaken,
     unfinished,
     unnamed,
 )
@@ -52,7 +54,6 @@ Kind = Literal[
 ]
 
 _PLACE = re.compile(r"log/([^/]+)/([^/]+)/(\d+)/([^/]+)")
-_MANIFEST = re.compile(r"\d{10}\.json")
 
 #: Folders of the backups, which have a check of their own.
 _OTHERS = ("backups/", "files/")
@@ -220,9 +221,8 @@ class _Check:
         return sorted(places.values())
 
     def _partition(self, place: Place, head: bytes | None) -> None:
-        prefix = place.folder + "/"
-        names = [name for name in self._files if name.startswith(prefix)]
-        seqs = sorted(int(name[-15:-5]) for name in names if _MANIFEST.fullmatch(name[len(prefix) :]))
+        names = [name for name in self._files if name.rpartition("/")[0] == place.folder]
+        seqs = sorted(int(name[-15:-5]) for name in names if is_manifest(name))
         links = list(self._links(place, seqs))
         self._head(place, head, links)
         covered = Coverage(place)
@@ -237,7 +237,7 @@ class _Check:
         self._report.coverage.append(covered)
         self._erasures(place, links, names)
         leftovers = [n for n in names if n not in self._known]
-        self._orphans |= {n: place for n in leftovers if (DATA_NAME.fullmatch(n[len(prefix) :]) or _staged(n))}
+        self._orphans |= {n: place for n in leftovers if is_data(n) or is_staged(n)}
 
     def _erasures(self, place: Place, links: list[Manifest], names: list[str]) -> None:
         """What links tell of erasures, and whether all that they tell has come about."""
@@ -246,7 +246,7 @@ class _Check:
                 stay = f", {told.stand_ins:,} of them stood in for" if told.stand_ins else ""
                 why = f"{told.records:,} records of one key were erased at {told.at}{stay} (erasure {told.id})"
                 self._note("erased", link.name, why)
-        if len(self._chains[-1].links) < len(links) or len(links) < sum(1 for n in names if _manifest(n)):
+        if len(self._chains[-1].links) < len(links) or len(links) < sum(1 for n in names if is_manifest(n)):
             return  # something is wrong with the chain, and told
         for link in unnamed(links):
             self._bad("changed", link.name, "it was replaced, and no erasure says so")
@@ -255,8 +255,7 @@ class _Check:
             self._bad("unfinished", place.manifest(seq), "an erasure names what takes its place: run that again")
         below = max((link.next for link in links if link.erasure), default=0)
         for name in names:
-            data = DATA_NAME.fullmatch(name.rpartition("/")[2])
-            if data is not None and name not in self._known and int(data[1]) < below:
+            if name not in self._known and overtaken(name, below):
                 self._known.add(name)
                 self._bad("leftover", name, "it may hold erased records: `archive check --sweep` removes it")
 
@@ -380,14 +379,6 @@ class _Check:
             (self._bad if risk.lost else self._note)("retention", str(risk.partition), risk.why)
 
 
-def _manifest(name: str) -> bool:
-    return _MANIFEST.fullmatch(name.rpartition("/")[2]) is not None
-
-
-def _staged(name: str) -> bool:
-    return STAGED_NAME.fullmatch(name.rpartition("/")[2]) is not None
-
-
 def contents(archive: Archive, link: Manifest) -> Iterator[str]:
     """What the data of *link* has not of what its manifest says. ArchiveDamaged, WrongKey."""
     rows, before, low, high = 0, link.first - 1, None, -1
@@ -423,11 +414,9 @@ def sweep(archive: Archive, report: Report) -> list[str]:
 
 
 def _forgotten(archive: Archive, name: str, ends: dict[str, int]) -> bool:
-    parts = _PLACE.fullmatch(name)
-    data = DATA_NAME.fullmatch(parts[4]) if parts is not None else None
-    if parts is not None and data is not None:
-        return int(data[1]) < ends.get(name.rpartition("/")[0], 0)
     folder = name.rpartition("/")[0]
+    if overtaken(name, ends.get(folder, 0)) or is_data(name):
+        return overtaken(name, ends.get(folder, 0))
     ages = [time.time() - found.modified_s for found in archive.objects.list(folder) if found.name == name]
     return any(age > _FORGOTTEN_S for age in ages)
 

@@ -9,19 +9,22 @@ Invariants
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from os import fsync
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from ...schemas.errors import ArchiveUnavailable, UsageError
+from ..files import sync_folder
 from ..remote import one_line, open_store
 
 #: Files under these names are being written, or were when a process died. They are nobody's.
 PART = ".part"
+
+_PART = re.compile(rf"\.(.+)\.[0-9a-f]{{12}}{re.escape(PART)}")
 
 #: How often a name is created that is said to be there and is not.
 _TRIES = 5
@@ -33,6 +36,12 @@ class Found(NamedTuple):
     name: str
     size: int
     modified_s: float
+
+
+def finished(name: str) -> str:
+    """What a part, *name* without its folder, was to be called; *name* itself if it is no part."""
+    part = _PART.fullmatch(name)
+    return name if part is None else part[1]
 
 
 class Objects(Protocol):
@@ -96,13 +105,13 @@ class LocalObjects:
                 return path.read_bytes() == data
             finally:
                 part.unlink()
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
 
     def put(self, name: str, data: bytes) -> None:
         path = self._root / name
         with self._named(name):
             self._written(path, data).replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def read(self, name: str) -> bytes | None:
         with self._named(name):
@@ -136,7 +145,7 @@ class LocalObjects:
             with part.open("xb") as file:
                 file.write(data)
                 file.flush()
-                fsync(file.fileno())
+                os.fsync(file.fileno())
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -156,15 +165,7 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder.parent)
 
 
 class RemoteObjects:

@@ -14,7 +14,6 @@ Invariants
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -26,9 +25,8 @@ from ...consumers.checks import Seen
 from ...schemas.headers import BadHeader, Erased, Marks, decode, encode
 from ..archive import chain as chains
 from ..archive.archive import Archive
-from ..archive.chain import DATA_NAME, STAGED_NAME, Chain, Manifest, Place
+from ..archive.chain import Chain, Manifest, Place
 from ..archive.key import new_salt
-from ..archive.objects import PART
 from ..archive.segments import batches, headers_at, last_of, without
 from ..archive.segments import encode as encode_segment
 from .keyed import TheKey
@@ -36,8 +34,6 @@ from .plan import Hit, Redaction, changing, redacted, redaction, telling
 
 #: The steps of erasing in a chain, in order; tests stop the process at each.
 STEPS = ("data-put", "staged", "published", "replaced", "data-removed", "unstaged", "swept")
-
-_PART = re.compile(rf"\.{DATA_NAME.pattern}\.[0-9a-f]+{re.escape(PART)}")
 
 
 @dataclass
@@ -49,7 +45,7 @@ class Partition:
     key: TheKey
     step: Callable[[str], None] = lambda step: None
     hits: dict[int, list[Hit]] = field(default_factory=dict)
-    standing: dict[int, Erased] = field(default_factory=dict)
+    stand_ins: dict[int, Erased] = field(default_factory=dict)
     """What stands in for records that were erased before, by offset."""
     _looked: dict[int, str] = field(default_factory=dict)
 
@@ -79,7 +75,7 @@ class Partition:
         found: list[Hit] = []
         for batch in batches(self.archive.segment(link)) if link.rows else ():
             if link.was:
-                self.standing |= _standing(batch)
+                self.stand_ins |= _stand_ins(batch)
             mine = self.key.among(batch["key"])
             keys, values = ([batch[name][i].as_py() for i in mine] for name in ("key", "value"))
             bad = self.key.bad(keys, values)
@@ -185,15 +181,13 @@ class Partition:
         named = {link.file for link in self.chain.links}
         named |= {self.place.staged(seq, hash_) for seq, hash_ in self.chain.unfinished.items()}
         for found in list(self.archive.objects.list(self.place.folder)):
-            last = found.name.rpartition("/")[2]
-            data = DATA_NAME.fullmatch(last) or _PART.fullmatch(last)
-            over = STAGED_NAME.fullmatch(last) or (data is not None and int(data[1]) < self.chain.end)
+            over = chains.is_staged(found.name) or chains.overtaken(found.name, self.chain.end)
             if over and found.name not in named:
                 self.archive.objects.delete(found.name)
                 self.step("swept")
 
 
-def _standing(batch: pa.RecordBatch) -> dict[int, Erased]:
+def _stand_ins(batch: pa.RecordBatch) -> dict[int, Erased]:
     found: dict[int, Erased] = {}
     for i in pc.indices_nonzero(pc.is_null(batch["key"])).to_pylist():
         marks, _ = _marks(headers_at(batch, i))

@@ -242,7 +242,7 @@ class Eraser:
             left: dict[tuple[int, int], headers.Erased] = {}
             for p in mine:
                 now = stand_ins(p.found, names[p.place], refused.get(p.place, ()))
-                held = p.standing | {offset: marks.erased for offset, marks in now.items() if marks.erased}
+                held = p.stand_ins | {offset: marks.erased for offset, marks in now.items() if marks.erased}
                 left |= {(p.place.partition, offset): each for offset, each in held.items()}
             made = self._snapshots.made_anew(backup, found, known, left, self.step)
             if made != backup:

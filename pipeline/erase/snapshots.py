@@ -88,7 +88,7 @@ class Snapshots:
                     found.of(entry).setdefault(entry.partition, set()).update(mine)
                     found.files += 1
                 if entry.system and entry.table == "pending":
-                    found.stand_ins |= _standing(self._read(backup, entry))
+                    found.stand_ins |= _stand_ins_held(self._read(backup, entry))
             tell(entry.size)
         return found
 
@@ -197,7 +197,7 @@ def _holds(entry: Entry) -> bool:
     return not entry.system or entry.table in ("quarantine", "pending")
 
 
-def _standing(held: pa.Table) -> dict[tuple[int, int], Erased]:
+def _stand_ins_held(held: pa.Table) -> dict[tuple[int, int], Erased]:
     """What stands in for erased records among what is *held* back."""
     columns = (held[name].to_pylist() for name in ("partition", "offset", "resolution"))
     return {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    from merganser.pipeline.archive import objects
-
-    monkeypatch.setattr(objects, "fsync", lambda fd: None)
+    monkeypatch.setattr(os, "fsync", lambda fd: None)

@@ -19,6 +19,7 @@ from merganser.pipeline.archive.chain import (
     check_head,
     decode,
     decode_head,
+    overtaken,
     unnamed,
 )
 from merganser.pipeline.archive.sealed import BrokenSeal, seal, unseal
@@ -230,3 +231,20 @@ def test_what_is_to_be_left_out_is_not_said() -> None:
     for more in ({"erased": 0}, {"was": ""}, {"erasure": {}}):
         with pytest.raises(BrokenChain, match="left out"):
             decode(seal({**facts, **more}))
+
+
+@pytest.mark.parametrize(
+    ("name", "is_"),
+    [
+        (PLACE.data(0, 5, SHA), True),
+        (PLACE.data(8, 12, SHA), True),
+        (PLACE.data(9, 12, SHA), False),
+        (f"{PLACE.folder}/.0-5-{SHA[:16]}.parquet.0123456789ab.part", True),
+        (f"{PLACE.folder}/.9-12-{SHA[:16]}.parquet.0123456789ab.part", False),
+        (PLACE.manifest(0), False),
+        (PLACE.staged(0, SHA), False),
+        (PLACE.head, False),
+    ],
+)
+def test_only_data_below_the_end_can_no_more_be_named(name: str, is_: bool) -> None:
+    assert overtaken(name, 9) is is_

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from merganser.pipeline.archive import objects as module
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.objects import LocalObjects, open_objects
 from merganser.schemas.errors import ArchiveUnavailable, UsageError, WrongArchive
@@ -57,7 +56,7 @@ def test_files_and_their_folders_are_on_the_disk_before_they_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(module, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
     LocalObjects(tmp_path).create("a/b/c.json", b"1")
     assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a/b")} <= set(synced)
     assert any(Path(name).parent == tmp_path / "a/b" and name.endswith(".part") for name in synced)
@@ -70,7 +69,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 
     place = LocalObjects(tmp_path)
     place.create("a/1.json", b"1")
-    monkeypatch.setattr(module, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     for write in (place.create, place.put):
         with pytest.raises(ArchiveUnavailable, match="No space left"):
             write("a/2.json", b"2")

@@ -14,6 +14,7 @@ from merganser.consumers.chunk import WholeChunk
 from merganser.pipeline.archive.archive import Archive
 from merganser.pipeline.archive.archiver import Archiver
 from merganser.pipeline.archive.check import check, sweep
+from merganser.pipeline.archive.objects import PART
 from merganser.pipeline.archive.publisher import Publisher
 from merganser.pipeline.archive.segments import SegmentLimits
 from merganser.pipeline.erase.chains import Partition
@@ -92,6 +93,12 @@ def the_rest(people: People) -> dict[TopicPartition, list[Facts]]:
     }
 
 
+def part_of(name: str) -> str:
+    """What a local store calls *name* while it is written."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/.{last}.{'0a' * 6}{PART}"
+
+
 def sound(people: People, objects: MemoryObjects) -> None:
     """One chain, without gap and double, that has all but hers."""
     archive = Archive(objects)
@@ -124,13 +131,16 @@ def test_an_archiver_that_wakes_later_leaves_nothing_of_it(
         sound(people, objects)
 
 
-def test_what_one_leaves_that_is_killed_as_it_wakes_is_a_finding_and_swept() -> None:
+@pytest.mark.parametrize("half", [False, True], ids=["whole", "half-written"])
+def test_what_one_leaves_that_is_killed_as_it_wakes_is_a_finding_and_swept(half: bool) -> None:
     people, objects = without_conditions(), MemoryObjects()
     copy(people, objects)
     old = dict(objects.files)
     forget_ada(Archive(objects))
-    back = sorted(name for name in old.keys() - objects.files.keys() if name.endswith(".parquet"))
-    objects.files |= {name: old[name] for name in back}
+    gone = sorted(name for name in old.keys() - objects.files.keys() if name.endswith(".parquet"))
+    left = {part_of(name) if half else name: old[name] for name in gone}
+    objects.files |= left
+    back = sorted(left)
     archive = Archive(objects)
     report = check(archive)
     assert [(finding.kind, finding.file) for finding in report.findings] == [("leftover", name) for name in back]
@@ -227,5 +237,5 @@ def standing(objects: MemoryObjects) -> set[tuple[TopicPartition, int]]:
     for place in archive.declared(TABLE)[-1].places:
         partition = Partition(archive, archive.chain(place), key)
         partition.look()
-        found |= {(place.tp, offset) for offset in partition.standing}
+        found |= {(place.tp, offset) for offset in partition.stand_ins}
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archive.archives import table
-from merganser.pipeline.republish.standing import standing
+from merganser.pipeline.republish.stand_ins import standing
 from merganser.schemas.errors import NotRepublishable
 from merganser.schemas.headers import Origin
 from merganser.schemas.position import TopicPartition
