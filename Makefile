@@ -58,7 +58,7 @@ drill-restore: setup ## 300 random positions and times of a busy log, each resto
 	$(BIN)/python -m tests.drill --points 300 --rows 20000
 
 damage: setup ## every bit of a backup flipped, and 20,000 cuts, swaps, deletions and renames
-	MERGANSER_DAMAGES=20000 $(BIN)/pytest tests/backup/test_damage.py tests/erase/test_erase_damage.py -n 4 --dist load --timeout 0
+	MERGANSER_DAMAGES=20000 $(BIN)/pytest tests/backup/test_damage.py tests/erase/test_erase_damage.py -n 4 --dist worksteal --timeout 0
 
 clients: setup ## curl, ADBC, pandas, Polars, Java and Spark read their own writes while 50,000 rows/s are written
 	$(BIN)/python -m tests.clients

@@ -29,6 +29,9 @@ from support.memory import MemoryObjects
 #: How many random damages; `make damage` asks for 20,000.
 DAMAGES = int(os.environ.get("MERGANSER_DAMAGES", "40"))
 
+#: Into how many tests they are divided, for workers that run beside each other.
+SHARES = 4 if DAMAGES <= 1_000 else 40
+
 #: Which bits are flipped: each, in the long form.
 EACH_BIT = 1 if DAMAGES > 1_000 else 23
 
@@ -54,12 +57,12 @@ def expected(whole: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) 
     return held(path)
 
 
-@pytest.mark.parametrize("share", range(4))
+@pytest.mark.parametrize("share", range(SHARES))
 def test_random_damage_is_found_and_never_restored_in_silence(
     share: int, whole: dict[str, bytes], expected: Dump, tmp_path: Path
 ) -> None:
     refused = 0
-    for seed in range(share, DAMAGES, 4):
+    for seed in range(share, DAMAGES, SHARES):
         what, files = damaged(whole, seed)
         assert found_by_verify(files), f"{what}: not found (seed {seed})"
         path = tmp_path / f"{seed}.duckdb"
@@ -69,7 +72,7 @@ def test_random_damage_is_found_and_never_restored_in_silence(
         else:
             refused += 1
         assert not list(tmp_path.iterdir()), what
-    assert refused > DAMAGES // 4 // 2, "most files are needed"
+    assert refused > DAMAGES // SHARES // 2, "most files are needed"
 
 
 def test_every_flipped_bit_of_a_backup_is_found_and_refused(whole: dict[str, bytes]) -> None:
