@@ -85,7 +85,7 @@ def settle(con: Connection, asked: Question, caught_up: bool) -> Outcome | None:
         return _by_place(con, *asked.where, asked.ops)
     if _forgetful(con, asked.position):
         return Outcome("in-doubt", "it was rolled back, or is longer ago than is remembered")
-    why = "what is followed here has no committed transaction or operation of this id: it was rolled back"
+    why = "nothing of this id was committed in what is followed here: it was rolled back, or never written"
     return Outcome("rejected", why)
 
 

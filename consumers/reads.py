@@ -6,6 +6,7 @@ the store; rows and the position that they are of come out of the same transacti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -21,6 +22,9 @@ Level = Literal["eventual", "session", "bounded", "strong"]
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+
+#: DuckDB's words for too few parameters, or too many.
+_PARAMETERS = re.compile(r"were not provided for the following|argument/count mismatch|/argument count mismatch")
 
 _POSITION_SQL = "SELECT topic, partition, next_offset, applied_offset FROM _merganser.positions"
 
@@ -56,6 +60,8 @@ def parse(sql: str) -> duckdb.Statement:
         kind = statements[0].type
     except ValueError as error:  # of kinds that DuckDB has and its Python client does not know (UPDATE EXTENSIONS)
         raise BadQuery("not a query") from error
+    if kind == duckdb.StatementType.MULTI:  # DuckDB makes two of it: one that looks which values there are
+        raise BadQuery("PIVOT without its values is not one query", hint="name them: PIVOT t ON column IN (1, 2) …")
     if kind not in _READING:
         raise BadQuery(f"{kind.name} is not a query")
     return statements[0]
@@ -94,7 +100,10 @@ def query_error(error: duckdb.Error) -> ReadError | BadQuery:
     """What a query raises for DuckDB's *error*, which is no fatal one."""
     if isinstance(error, duckdb.InterruptException):
         return ReadError("the query was interrupted, since the replica needed the store for itself: run it again")
-    return BadQuery(one_line(error), hint="check table and column names; the SQL is DuckDB's dialect")
+    why = one_line(error)
+    if _PARAMETERS.search(why):
+        return BadQuery(why, hint="give one value for each `?` or `$name` of the SQL, and no other")
+    return BadQuery(why, hint="check table and column names; the SQL is DuckDB's dialect")
 
 
 def positions(cursor: duckdb.DuckDBPyConnection) -> tuple[Position, Position]:

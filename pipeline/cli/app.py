@@ -108,20 +108,25 @@ def main(args: Sequence[str] | None = None) -> int:
     except MerganserError as error:
         if os.environ.get("MERGANSER_DEBUG"):
             raise
-        return _failed(error)
+        return _failed(error, _words(sys.argv[1:] if args is None else args))
 
 
-#: Where an error has no hint of its own: by whether the caller is wrong.
-_HINTS = {
-    True: "see `merganser COMMAND --help`",
-    False: "`merganser --debug COMMAND` shows where it failed",
-}
-
-
-def _failed(error: MerganserError) -> int:
+def _failed(error: MerganserError, command: str) -> int:
     say(f"error: {' '.join(str(error).split())}")
-    say(f"hint: {error.hint or _HINTS[isinstance(error, UsageError)]}")
+    wrong = f"`merganser {command} --help` lists the options"
+    failed = f"`merganser --debug {command} …` shows where it failed"
+    say(f"hint: {error.hint or (wrong if isinstance(error, UsageError) else failed)}")
     return error.exit_code
+
+
+def _words(args: Sequence[str]) -> str:
+    """The command among *args*: ``archive check``."""
+    command, words = typer.main.get_command(app), []
+    for word in args:
+        if word in (inner := getattr(command, "commands", {})):
+            command = inner[word]
+            words.append(word)
+    return " ".join(words)
 
 
 def _wrong_use(error: TyperException) -> int:

@@ -166,3 +166,18 @@ def test_a_traceback_ends_with_the_hint() -> None:
         raise UnknownTable("ducks")
     assert str(caught.value).count("\n") == 0
     assert "hint: `merganser table list`" in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (
+            ["quarantine", "retry", "t", "--store", "s", "--transform", "os:getcwd", "--repaired", "r"],
+            "quarantine retry",
+        ),
+        (["import"], "import"),
+    ],
+)
+def test_an_error_without_a_hint_of_its_own_names_the_command(words: list[str], command: str, cli: Cli) -> None:
+    failed = cli(*words)
+    assert failed.err.splitlines()[-1] == f"hint: `merganser {command} --help` lists the options"

@@ -130,6 +130,26 @@ def test_only_one_query_that_reads_is_run(replica: mg.Replica, table: str, sql: 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("sql", "params", "hint"),
+    [
+        ("SELECT ?", None, "one value for each"),
+        ("SELECT ?, $2", [1], "one value for each"),
+        ("SELECT ?", [1, 2], "one value for each"),
+        ("SELECT 1", [1], "one value for each"),
+        ("SELECT $a", {"a": 1, "b": 2}, "one value for each"),
+        ("PIVOT {t} ON id USING sum(qty)", None, "name them: PIVOT t ON column IN"),
+        ("SELECT nope FROM {t}", None, "check table and column names"),
+    ],
+)
+def test_a_query_that_cannot_run_says_what_to_do(
+    replica: mg.Replica, table: str, sql: str, params: Any, hint: str
+) -> None:
+    with pytest.raises(BadQuery) as raised:
+        replica.query(sql.format(t=table), params)
+    assert hint in raised.value.hint
+
+
 def test_wrong_use_is_said(replica: mg.Replica, table: str) -> None:
     with pytest.raises(UsageError, match="unknown level"):
         replica.query("SELECT 1", level="fresh")  # type: ignore[arg-type]
