@@ -84,8 +84,11 @@ class Replica:
         self._samples = Samples()
         self._store = Store(path, log.cluster_id, group, limits, on_step)
         try:
-            if left_out := sorted(set(self._store.tables()) - set(tables)):
-                _log.warning("the store holds %s too, not followed: rows there stay as they are", ", ".join(left_out))
+            self.unfollowed = tuple(sorted(set(self._store.tables()) - set(tables)))
+            """Tables that the store holds beside *tables*: their rows stay as they are."""
+            if self.unfollowed:
+                beside = ", ".join(self.unfollowed)
+                _log.warning("the store holds %s too, not followed: rows there stay as they are", beside)
             follow = Follow(log, self._store, list(dict.fromkeys(tables)), accept_partial)
             reader = log.reader(group)
             self._applier = Applier(log, self._store, follow, reader, self._progress, batches or BatchLimits())

@@ -306,7 +306,7 @@ class NotHeld(UsageError):
     """A token names a partition that this replica does not hold."""
 
     partition: str
-    hint: str = "ask a replica whose --tables include it, or wait on a smaller token"
+    hint: str = "ask a replica whose --tables include it, or read what is here: level eventual, a smaller token"
 
     def what(self) -> str:
         return f"this replica does not hold {self.partition}"

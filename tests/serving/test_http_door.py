@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import merganser as mg
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.http.openapi import document
@@ -203,6 +204,20 @@ def test_metrics_are_prometheus_text_and_documented(door: Served) -> None:
     bounds = [s.value for s in commits if s.name.endswith("_bucket")]
     assert bounds == sorted(bounds)
     assert any(s.labels.get("path") == "/query" and s.value for s in families["merganser_requests"].samples)
+
+
+def test_a_table_of_the_store_that_is_not_followed_is_named(tmp_path: Path) -> None:
+    with world(tmp_path, 5) as opened:
+        opened.replica.close()
+        opened.replica = mg.Replica(opened.path, opened.log, "shop", [ORDERS])
+        with Doors(ServeConfig(http="127.0.0.1:0"), opened.replica, opened.log) as doors:
+            door = Served(opened, doors, int(str(doors.http).rpartition(":")[2]))
+            assert door.ask("GET", "/status").json["unfollowed"] == [HIDDEN]
+            metrics = door.ask("GET", "/metrics").body.decode()
+            assert f'merganser_table_unfollowed{{table="{HIDDEN}"}} 1.0' in metrics
+            old = f"select count(*) from {HIDDEN}"
+            assert door.query(old).json["rows"] == [[1]], "what is here"
+            assert door.query(old, Merganser_Level="strong").status == 421
 
 
 def test_an_open_transaction_is_seen_with_its_age(tmp_path: Path) -> None:

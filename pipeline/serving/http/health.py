@@ -67,6 +67,7 @@ def facts(desk: Desk, user: User) -> dict[str, Any]:
             }
             for table in tables
         ],
+        "unfollowed": [table for table in replica.unfollowed if user.may_read(table)],
     }  # fmt: skip
     return told if user.tables is not None else {**told, **desk.beside()}
 

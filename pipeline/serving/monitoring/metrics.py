@@ -114,6 +114,12 @@ class _Node(Collector):
         for table in sorted({tp.topic for tp in replica.read_position} | set(why)):
             stopped.add_metric([table], float(table in why))
         yield stopped
+        unfollowed = GaugeMetricFamily(
+            "merganser_table_unfollowed", "1 for a table of the store that is not followed.", labels=["table"]
+        )
+        for table in replica.unfollowed:
+            unfollowed.add_metric([table], 1)
+        yield unfollowed
         failed = GaugeMetricFamily("merganser_part_failed", "1 while archive or backups fail.", labels=["part"])
         for part, facts in self._beside().items():
             failed.add_metric([part], float(bool(facts.get("failed"))))

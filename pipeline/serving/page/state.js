@@ -37,6 +37,9 @@ function reasonsOf(live) {
       });
     }
   }
+  for (const table of live.unfollowed) {
+    reasons.push({ why: `${table} is in the store and not followed: its rows stay as they are`, hint: "name it in --tables to follow it again" });
+  }
   if (live.log_away !== null) reasons.push({ why: live.log_away, hint: "queries go on, on what is here; level strong waits" });
   if (live.waiting_for !== null) reasons.push({ why: `Waiting for ${live.waiting_for}`, hint: null });
   if (!live.ready && live.not_ready !== null) reasons.push({ why: `Not ready: ${live.not_ready}`, hint: null });
