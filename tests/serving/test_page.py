@@ -131,7 +131,15 @@ def test_quarantine_and_rejections_are_listed_with_their_reasons(shown: Shown) -
 
 
 def test_the_state_is_a_sentence_with_the_reason_and_the_way_out(shown: Shown) -> None:
-    steady = {"failed": None, "log_away": None, "waiting_for": None, "ready": True, "not_ready": None, "lag": 0}
+    steady: dict[str, Any] = {
+        "failed": None,
+        "log_away": None,
+        "waiting_for": None,
+        "ready": True,
+        "not_ready": None,
+        "lag": 0,
+    }
+    steady["unfollowed"] = []
     table = {"table": "orders", "stopped": None, "way_out": None, "open_transactions": []}
 
     def state(pace: int = 100, table_: dict[str, Any] | None = None, **facts: Any) -> Any:
@@ -144,6 +152,8 @@ def test_the_state_is_a_sentence_with_the_reason_and_the_way_out(shown: Shown) -
     assert stopped["kind"] == "bad" and stopped["headline"] == "orders is stopped"
     assert stopped["reasons"] == [{"why": "orders: the topic was deleted", "hint": "start a new store"}]
     assert state(log_away="no broker answers")["headline"] == "The log does not answer"
+    [old] = state(unfollowed=["ducks"])["reasons"]
+    assert old["why"].startswith("ducks is in the store and not followed") and "--tables" in old["hint"]
     assert state(failed="no space left")["headline"].startswith("Stopped")
 
 
