@@ -10,7 +10,6 @@ Invariants
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ...schemas.errors import ArchiveDamaged, WrongArchive
 from ...schemas.kafka import TopicFacts
 from ...schemas.registry_records import canonical
 from ...schemas.table import SchemaVersion
-from .chain import BrokenChain, Chain, Head, Manifest, Place, check_head, decode, decode_head, topic_folder
+from .chain import BrokenChain, Chain, Head, Manifest, Place, check_head, decode, decode_head, is_manifest, topic_folder
 from .key import Key, check_key
 from .objects import Objects, open_objects
 from .sealed import BrokenSeal, seal, unseal
@@ -47,8 +46,6 @@ IDENTITY = "archive.json"
 
 _TABLE = ("name", "topic_id", "partitions", "settings", "generation")
 _SCHEMA = ("subject", "version", "id", "schema", "previous")
-
-_MANIFEST = re.compile(r"\d{10}\.json")
 
 #: Small files that are asked for at one time.
 _AT_ONCE = 8
@@ -242,7 +239,7 @@ class Archive:
             raise ArchiveDamaged(self.url, place.head, why)
         chain = Chain(place)
         names = [found.name for found in self.objects.list(place.folder)]
-        seqs = sorted(int(name[-15:-5]) for name in names if _MANIFEST.fullmatch(name.rpartition("/")[2]))
+        seqs = sorted(int(name[-15:-5]) for name in names if is_manifest(name))
         if head is None and seqs and not mend:
             raise ArchiveDamaged(self.url, place.head, "it is missing", _MEND)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
