@@ -63,8 +63,8 @@ class Schedule:
     look_s: float = _LOOK_S
     failed: str = ""
     """Why the last try failed; empty if it did not."""
-    last: str = ""
-    """The id of the last backup that was made here."""
+    newest: Backup | None = None
+    """The newest backup of the replica's group, once the catalogue was read."""
     making: threading.Lock = field(default_factory=threading.Lock)
     """Held while a backup is made."""
     _failures: int = 0
@@ -90,7 +90,8 @@ class Schedule:
         """For people and programs who look at the node."""
         following = upcoming(self.lines, self.now())
         return {
-            "last": self.last or None,
+            "last": self.newest.id if self.newest is not None else None,
+            "last_at": self.newest.created if self.newest is not None else None,
             "next": following[0].isoformat() if following else None,
             "next_type": following[1].type if following else None,
             "failed": self.failed or None,
@@ -108,7 +109,7 @@ class Schedule:
             self._note_failure(error, now)
             return None
         if made is not None:
-            self._failures, self._not_before, self.failed, self.last = 0, None, "", made.id
+            self._failures, self._not_before, self.failed, self.newest = 0, None, "", made
         return made
 
     def _due(self, now: datetime) -> Due | None:
@@ -117,6 +118,8 @@ class Schedule:
         if following is not None and following[0] > now:
             return None
         there = [found.backup for found in catalog(self.archive.objects) if found.backup and not found.wrong]
+        mine = [backup for backup in there if backup.group == self.replica.group]
+        self.newest = max(mine, key=lambda backup: backup.created_at, default=None)
         wanted = due(self.lines, there, self.replica.group, now)
         self._looked = now if wanted is None else None
         return wanted
@@ -145,7 +148,7 @@ class Schedule:
             made = maker.create(self.replica, Request(type_, notes), self._archive)
         finally:
             self.making.release()
-        self.last = made.id
+        self.newest = made
         self.tell(f"backup {made.id} made: {made.type}, {made.rows:,} rows, on request")
         return made
 

@@ -144,7 +144,9 @@ def test_backups_are_made_in_time_and_made_up_for_once(replica: Replica) -> None
     clock.now += timedelta(days=9, hours=5)  # the node was away
     third = scheduled(replica, clock, objects).look()
     assert third is not None and third.late and third.due == "2030-01-11T03:00:00+00:00"
-    assert scheduled(replica, clock, objects).look() is None
+    again = scheduled(replica, clock, objects)
+    assert again.look() is None
+    assert (again.status()["last"], again.status()["last_at"]) == (third.id, third.created), "a restart forgets nothing"
 
 
 def test_a_failed_one_is_told_and_tried_again_after_a_while(replica: Replica) -> None:

@@ -6,12 +6,15 @@ import json
 import re
 import signal
 import subprocess
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import merganser as mg
 from merganser.consumers.storefile import StoreFile
@@ -206,6 +209,8 @@ def node(cli: Cli, orders: str, tmp_path: Path) -> Iterator[Path]:
         cron = "0 0 1 1 *"
         [expire]
         keep-full = 1
+        [serve]
+        http = "127.0.0.1:0"
         """
     )
     cli("put", orders, stdin='{"order_id": 1, "sku": "a", "qty": 1}')
@@ -220,7 +225,7 @@ def node(cli: Cli, orders: str, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_node_archives_and_makes_its_backups(node: Path, cli: Cli, orders: str) -> None:
-    def said() -> dict[str, object]:
+    def said() -> dict[str, Any]:
         lines = (node / "out").read_text().splitlines()
         return json.loads(lines[-1]) if lines else {}
 
@@ -238,3 +243,18 @@ def test_a_node_archives_and_makes_its_backups(node: Path, cli: Cli, orders: str
     wait_for("the new row to be archived", lambda: sum(place.log().ends(both).values()) == 2)
     restored = cli("restore", "--archive", node / "archive", "--store", node / "new.duckdb", "--json").json[0]
     assert restored["rows"] == 2
+
+    def metrics() -> dict[str, list[Any]]:
+        with urllib.request.urlopen(f"{said()['http']['url']}/metrics", timeout=10) as answer:
+            return {f.name: f.samples for f in text_string_to_metric_families(answer.read().decode())}
+
+    archived = metrics()["merganser_archived_offset"]
+    assert sum(sample.value for sample in archived) == 2 and {s.labels["table"] for s in archived} == {orders}
+    assert [s.value for s in metrics()["merganser_archive_stopped"]] == [0]
+    wait_for("the look at the log's end", lambda: {s.value for s in metrics()["merganser_archive_lag_records"]} == {0})
+    [last] = metrics()["merganser_backup_last_timestamp_seconds"]
+    assert last.value == datetime.fromisoformat(made["created"]).timestamp()
+    [following] = metrics()["merganser_backup_next_timestamp_seconds"]
+    assert following.value == datetime.fromisoformat(str(backup()["next"])).timestamp() > last.value
+    told, page = metrics(), (Path(__file__).parent.parent.parent / "docs" / "metrics.md").read_text()
+    assert all(f"`{name}`" in page or f"`{name}_total`" in page for name in told if name.startswith("merganser_"))

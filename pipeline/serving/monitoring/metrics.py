@@ -6,7 +6,8 @@ here waits for Kafka, and what cannot be told at the moment is left out rather t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from ....consumers.dbfile import size_of, wal_of
 from ....consumers.meter import BOUNDS_S, Times
 from ....consumers.statements import run
 from ....schemas.errors import MerganserError
+from ....schemas.position import Position
 from .figures import ACCOUNTS_SQL, OUTCOMES
 from .lookout import Lookout
 
@@ -93,6 +95,7 @@ class _Node(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._state()
+        yield from self._parts()
         yield from self._places()
         yield from self._log()
         yield from self._accounts()
@@ -120,15 +123,41 @@ class _Node(Collector):
         for table in replica.unfollowed:
             unfollowed.add_metric([table], 1)
         yield unfollowed
-        failed = GaugeMetricFamily("merganser_part_failed", "1 while archive or backups fail.", labels=["part"])
-        for part, facts in self._beside().items():
-            failed.add_metric([part], float(bool(facts.get("failed"))))
-        yield failed
         path = replica.path
         sizes = GaugeMetricFamily("merganser_store_bytes", "Size of the store's files.", labels=["file"])
         for name, file in (("data", path), ("wal", wal_of(path))):
             sizes.add_metric([name], size_of(file))
         yield sizes
+
+    def _parts(self) -> Iterator[Metric]:
+        """What archives and backs up, if this node does."""
+        parts = self._beside()
+        failed = GaugeMetricFamily("merganser_part_failed", "1 while archive or backups fail.", labels=["part"])
+        for part, facts in parts.items():
+            failed.add_metric([part], float(bool(facts.get("failed"))))
+        yield failed
+        if (archive := parts.get("archive")) is not None:
+            yield from self._archive(Position.parse(archive["position"]), archive["stopped"])
+        if (backup := parts.get("backup")) is not None:
+            for which, at in (("last", backup["last_at"]), ("next", backup["next"])):
+                if at is not None:
+                    at_s = datetime.fromisoformat(at).timestamp()
+                    yield _gauge(f"merganser_backup_{which}_timestamp_seconds", f"When the {which} backup is.", at_s)
+
+    def _archive(self, archived: Position, stopped: Collection[str]) -> Iterator[Metric]:
+        labels, ends = ["table", "partition"], self._lookout.sight.ends
+        offset = GaugeMetricFamily("merganser_archived_offset", "All below it is archived.", labels=labels)
+        lag = GaugeMetricFamily(
+            "merganser_archive_lag_records", "Offsets up to the log's end not archived yet.", labels=labels
+        )
+        for tp, next_ in sorted(archived.items()):
+            offset.add_metric([tp.topic, str(tp.partition)], next_)
+            if tp in ends:
+                lag.add_metric([tp.topic, str(tp.partition)], max(0, ends[tp] - next_))
+        halted = GaugeMetricFamily("merganser_archive_stopped", "1 if its archive cannot go on.", labels=["table"])
+        for table in sorted({tp.topic for tp in archived} | set(stopped)):
+            halted.add_metric([table], float(table in stopped))
+        yield from (offset, lag, halted)
 
     def _places(self) -> Iterator[Metric]:
         labels = ["table", "partition"]

@@ -62,7 +62,7 @@ export class Aside {
       for (const [table, why] of Object.entries(archive.stopped)) pairs.push([`Archive of ${table}`, `stopped: ${why}`]);
     }
     if (backup) {
-      pairs.push(["Last backup", backup.last ?? "none since the start"]);
+      pairs.push(["Last backup", backup.last ?? "none yet"]);
       if (backup.next) pairs.push(["Next backup", `${backup.next_type}, ${soon(backup.next)}`]);
       if (backup.failed) pairs.push(["Backups fail", backup.failed]);
     }
