@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from merganser.pipeline.republish.stand_ins import standing
+from merganser.pipeline.republish.standing import standing
 
 from archive.archives import table
 from merganser.schemas.errors import NotRepublishable
