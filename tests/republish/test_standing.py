@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from merganser.pipeline.republish.standing import standing
 
 from archive.archives import table
+from merganser.pipeline.republish.standing import standing
 from merganser.schemas.errors import NotRepublishable
 from merganser.schemas.headers import Origin
 from merganser.schemas.position import TopicPartition
