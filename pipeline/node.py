@@ -2,6 +2,8 @@
 
 Invariants
 - The replica goes on whatever becomes of archive and backups: what fails there is told, and tried again.
+- No backup is made by schedule before the replica has all that the log had when the node began: it would be of a store
+  that is empty, or far behind.
 - One backup is made at a time, in time or on request; one that was due and failed is tried again after a while, not
   at once.
 """
@@ -18,7 +20,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..schemas.errors import BackupFailed, MerganserError, NotFreshEnough, TooBusy
+from ..schemas.errors import BackupFailed, LogError, MerganserError, NotFreshEnough, TooBusy
 from ..schemas.kafka import Deadline
 from ..schemas.position import Position
 from .archive.archive import Archive
@@ -44,7 +46,7 @@ _log = logging.getLogger("merganser.node")
 _LOOK_S = 1.0
 _RETRY_S = (30.0, 120.0, 600.0)
 
-#: How long a node that is to stop may wait for the archive still.
+#: How long a node that is to stop may wait for the archive still, or for the log.
 _PATIENCE_S = 5.0
 
 
@@ -60,6 +62,8 @@ class Schedule:
     """Brings the archive to a position, within so many seconds."""
     tell: Callable[[str], None] = _log.info
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    caught_up: Callable[[], bool] = lambda: True
+    """Whether the replica is far enough to be backed up."""
     look_s: float = _LOOK_S
     failed: str = ""
     """Why the last try failed; empty if it did not."""
@@ -69,6 +73,7 @@ class Schedule:
     """Held while a backup is made."""
     _failures: int = 0
     _not_before: datetime | None = None
+    _begun: bool = False
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -94,13 +99,15 @@ class Schedule:
             "last_at": self.newest.created if self.newest is not None else None,
             "next": following[0].isoformat() if following else None,
             "next_type": following[1].type if following else None,
+            "waiting_for": None if self._begun else "the replica to catch up",
             "failed": self.failed or None,
         }
 
     def look(self) -> Backup | None:
         """Make the backup that is due, if one is; what fails is kept in :attr:`failed`."""
         now = self.now()
-        if self._not_before is not None and now < self._not_before:
+        self._begun = self._begun or self.caught_up()
+        if not self._begun or (self._not_before is not None and now < self._not_before):
             return None
         try:
             wanted = self._due(now)
@@ -181,6 +188,24 @@ class Schedule:
             self._stopping.wait(self.look_s)
 
 
+class CaughtUp:
+    """Whether *replica* has all that *log* had when that was first asked. Tables that cannot go on do not count, nor do
+    transactions that were open then."""
+
+    def __init__(self, replica: Replica, log: Log) -> None:
+        self._replica, self._log = replica, log
+        self._goal: Position | None = None
+
+    def __call__(self) -> bool:
+        read, stopped = self._replica.read_position, self._replica.stopped
+        if self._goal is None:
+            try:
+                self._goal = self._log.stable_ends(list(read), _PATIENCE_S)
+            except LogError:
+                return False
+        return all(tp.topic in stopped for tp in read.behind(self._goal))
+
+
 class Node:
     """What *config* says beside the replica: archiver and schedule. Use it in a ``with``, inside the replica's."""
 
@@ -206,7 +231,10 @@ class Node:
                 if settings.run:
                     self.archiver = stack.enter_context(self._archiver(self._archive, settings))
                 up_to, config = partial(self._up_to, self._archive), self._config
-                self.schedule = Schedule(self._archive, self._replica, config.backups, config.expire, up_to, self._tell)
+                self.schedule = Schedule(
+                    self._archive, self._replica, config.backups, config.expire, up_to, self._tell,
+                    caught_up=CaughtUp(self._replica, self._log),
+                )  # fmt: skip
                 if config.backups:
                     self.schedule.start()
                 stack.callback(self.schedule.stop)

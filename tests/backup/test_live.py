@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,8 +18,8 @@ from merganser.pipeline.backup.catalog import catalog
 from merganser.pipeline.backup.policy import Policy
 from merganser.pipeline.backup.schedule import Line
 from merganser.pipeline.backup.snapshot import ChunkLimits, Snapshotter, patiently
-from merganser.pipeline.node import Schedule
-from merganser.schemas.errors import ArchiveUnavailable, BackupFailed, NotFreshEnough, ReadInterrupted
+from merganser.pipeline.node import CaughtUp, Schedule
+from merganser.schemas.errors import ArchiveUnavailable, BackupFailed, LogUnavailable, NotFreshEnough, ReadInterrupted
 from merganser.schemas.position import Position
 from stories.world import World, version
 from support.frames import framed
@@ -147,6 +147,43 @@ def test_backups_are_made_in_time_and_made_up_for_once(replica: Replica) -> None
     again = scheduled(replica, clock, objects)
     assert again.look() is None
     assert (again.status()["last"], again.status()["last_at"]) == (third.id, third.created), "a restart forgets nothing"
+
+
+def test_none_is_made_before_the_replica_has_caught_up(replica: Replica) -> None:
+    clock, objects, there = Clock(), MemoryObjects(), False
+    schedule = scheduled(replica, clock, objects)
+    schedule.caught_up = lambda: there
+    assert schedule.look() is None and schedule.status()["waiting_for"] == "the replica to catch up"
+    there = True
+    made = schedule.look()
+    assert made is not None and schedule.status()["waiting_for"] is None
+    there, clock.now = False, START + timedelta(days=1)
+    assert schedule.look() is not None, "later on it may be behind, as any replica"
+
+
+def test_caught_up_is_what_the_log_had_when_it_was_first_asked(world: World) -> None:
+    class Far:
+        """A replica that is as far as it is said to be."""
+
+        read_position = Position(dict.fromkeys(world.log.partitions, 0))
+        stopped: Collection[str] = ()
+
+    class Away:
+        def stable_ends(self, partitions: object, timeout_s: float) -> Position:
+            raise LogUnavailable("127.0.0.1:1", "no broker answers")
+
+    far, ends = Far(), world.log.ends(list(world.log.partitions))
+    assert not CaughtUp(far, Away())()  # type: ignore[arg-type]
+    asked = CaughtUp(far, world.log)  # type: ignore[arg-type]
+    assert not asked()
+    write(world, 1)
+    last = min(ends)
+    far.read_position = Position({**ends, last: 0})
+    assert not asked()
+    far.stopped = (last.topic,)
+    assert asked(), "what cannot go on is not waited for"
+    far.read_position, far.stopped = ends, ()
+    assert asked() and not CaughtUp(far, world.log)()  # type: ignore[arg-type]
 
 
 def test_a_failed_one_is_told_and_tried_again_after_a_while(replica: Replica) -> None:

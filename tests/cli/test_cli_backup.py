@@ -236,6 +236,7 @@ def test_a_node_archives_and_makes_its_backups(node: Path, cli: Cli, orders: str
 
     wait_for("the first backup", lambda: backup().get("last") is not None)
     [made] = cli("backup", "list", "--archive", node / "archive", "--json").json
+    assert made["rows"] == 1, "not of the store before it had read the log"
     assert made["id"] == backup()["last"] and made["schedule"] == "full 0 0 1 1 *" and not made["late"]
     assert backup()["next"] and not backup()["failed"] and f"backup {made['id']} made" in (node / "err").read_text()
     cli("put", orders, stdin='{"order_id": 2, "sku": "a", "qty": 1}')
