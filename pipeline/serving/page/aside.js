@@ -64,6 +64,7 @@ export class Aside {
     if (backup) {
       pairs.push(["Last backup", backup.last ?? "none yet"]);
       if (backup.next) pairs.push(["Next backup", `${backup.next_type}, ${soon(backup.next)}`]);
+      if (backup.waiting_for) pairs.push(["Backups wait for", backup.waiting_for]);
       if (backup.failed) pairs.push(["Backups fail", backup.failed]);
     }
     byId("parts").replaceChildren(...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
