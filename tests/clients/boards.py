@@ -40,3 +40,10 @@ def answered(url: str, expr: str) -> list[str]:
     except OSError:
         return []
     return [series["value"][1] for series in found["data"]["result"]]
+
+
+def documented(*names: str) -> dict[str, set[str]]:
+    """The labels of these metrics, by docs/metrics.md."""
+    rows = [[cell.strip() for cell in line.split("|")] for line in METRICS_PAGE.read_text().splitlines()]
+    told = {row[1].strip("`"): set(re.findall(r"`(\w+)`", row[3])) for row in rows if len(row) > 4}
+    return {name: told[name] for name in names}
