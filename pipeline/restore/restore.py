@@ -291,7 +291,7 @@ class Restorer:
             os.fsync(file.fileno())
         aside = before.aside if before else ""
         if self.path.exists() and not (before and self._goes_aside(before)):
-            aside = f"{self.path.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+            aside = self._free_name()
         self._write_mark(plan, "verified", aside)
         self.step("verified")
         if self.path.exists():
@@ -311,6 +311,15 @@ class Restorer:
         sync_folder(self.path.parent)
         self.step("in-place")
         return self._finish(Mark("", "verified", str(plan.target), aside))
+
+    def _free_name(self) -> str:
+        """For the store that is there: a rename would replace one that was put aside in the same second."""
+        name = f"{self.path.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        free, number = name, 1
+        while self.path.with_name(free).exists():
+            number += 1
+            free = f"{name}-{number}"
+        return free
 
     def _finish(self, mark: Mark) -> Restored:
         self._mark.unlink(missing_ok=True)
