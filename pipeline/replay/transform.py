@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import math
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -173,10 +174,40 @@ def dicts(rows: pa.Table) -> Iterator[Row]:
 
 
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
+    """*values* in the Arrow type of their column. ValueError and its like if one does not fit."""
     if pa.types.is_timestamp(type_) and type_.unit == "ns":
-        return pa.array(values, pa.int64()).cast(type_)
+        return _kept(values, pa.int64()).cast(type_)
     if pa.types.is_map(type_):
         values = [list(v.items()) if isinstance(v, dict) else v for v in values]
     if pa.types.is_string(type_):
         values = [str(v) if isinstance(v, uuid.UUID) else v for v in values]
-    return pa.array(values, type_)
+    return _kept(values, type_)
+
+
+def _kept(values: list[Any], type_: pa.DataType) -> pa.Array:
+    """Arrow cuts what does not fit, a Decimal to a whole number or a moment to its day: ValueError instead."""
+    made = pa.array(values, type_)
+    for value, found in zip(values, made.to_pylist(), strict=True):
+        if not _same(value, found, type_):
+            raise ValueError(f"{value!r} would become {found!r}")
+    return made
+
+
+def _same(value: Any, found: Any, type_: pa.DataType) -> bool:
+    types = pa.types
+    if value is None or found is None:
+        return value is found
+    if types.is_struct(type_) and isinstance(value, dict):
+        return value.keys() <= found.keys() and all(
+            _same(item, found[name], type_.field(name).type) for name, item in value.items()
+        )
+    if types.is_map(type_):
+        pairs = zip(value, found, strict=True)
+        return all(_same(given[1], item, type_.item_type) for given, (_, item) in pairs)
+    if types.is_list(type_) or types.is_large_list(type_):
+        return all(_same(item, other, type_.value_type) for item, other in zip(value, found, strict=True))
+    if types.is_float32(type_):
+        return math.isinf(value) or not math.isinf(found)  # the nearest one is meant
+    if isinstance(value, dt.datetime) and isinstance(found, dt.datetime):
+        return value == found and (value.tzinfo is None) == (found.tzinfo is None)
+    return isinstance(value, (str, bytes)) or bool(value == found) or value != value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -112,6 +113,68 @@ def test_what_fails_is_named_with_its_place(function: Any, why: str) -> None:
     with pytest.raises(TransformFailed) as failed:
         through(function, {}, {}, {})
     assert "orders/2 at offset 11" in str(failed.value) and why in str(failed.value)
+
+
+ZONE = dt.timezone(dt.timedelta(hours=2))
+KEPT: dict[str, pa.DataType] = {
+    "BIGINT": pa.int64(),
+    "FLOAT": pa.float32(),
+    "DATE": pa.date32(),
+    "TIME": pa.time64("us"),
+    "TIMESTAMP_MS": pa.timestamp("ms"),
+    "TIMESTAMP": pa.timestamp("us"),
+    "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", tz="UTC"),
+    "STRUCT": pa.struct([("a", pa.int32())]),
+    "LIST": pa.list_(pa.date32()),
+    "MAP": pa.map_(pa.string(), pa.int64()),
+}
+
+
+def put_into(sql: str, value: Any) -> Any:
+    """What a column of the table, of that type, has of *value*."""
+    given = rows({}).append_column("c", pa.array([None], KEPT[sql]))
+    made = Transform("m:f", lambda row: {"c": value}, "orders", {**TYPES, "c": sql}).apply(given)
+    assert made is not None
+    return made["c"][0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        ("BIGINT", Decimal("1.5")),
+        ("FLOAT", 1e300),
+        ("DATE", dt.datetime(2026, 1, 31, 12)),
+        ("TIME", dt.time(12, tzinfo=dt.UTC)),
+        ("TIMESTAMP_MS", dt.datetime(2026, 1, 31, 12, 0, 0, 1)),
+        ("TIMESTAMP", dt.datetime(2026, 1, 31, 12, tzinfo=ZONE)),
+        ("TIMESTAMP WITH TIME ZONE", dt.datetime(2026, 1, 31, 12)),
+        ("STRUCT", {"a": Decimal("1.5")}),
+        ("STRUCT", {"a": 1, "b": 2}),
+        ("LIST", [dt.datetime(2026, 1, 31, 12)]),
+        ("MAP", {"a": Decimal("1.5")}),
+    ],
+)
+def test_no_value_is_cut_to_what_its_column_can_hold(sql: str, value: Any) -> None:
+    with pytest.raises(TransformFailed, match="would become"):
+        put_into(sql, value)
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        ("BIGINT", Decimal("2.0")),
+        ("BIGINT", None),
+        ("FLOAT", 0.5),
+        ("FLOAT", float("-inf")),
+        ("TIMESTAMP_MS", dt.datetime(1969, 12, 31, 12, 0, 0, 1000)),
+        ("TIMESTAMP WITH TIME ZONE", dt.datetime(2026, 1, 31, 12, tzinfo=ZONE)),
+        ("STRUCT", {"a": 1}),
+        ("LIST", [dt.date(2026, 1, 31), None]),
+    ],
+)
+def test_what_a_column_can_hold_is_taken(sql: str, value: Any) -> None:
+    assert put_into(sql, value) == value
+    assert math.isclose(put_into("FLOAT", 0.1), 0.1, rel_tol=1e-7) and math.isnan(put_into("FLOAT", math.nan))
 
 
 @pytest.mark.parametrize(
