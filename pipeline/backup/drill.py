@@ -10,7 +10,7 @@ from ...consumers.dbfile import Limits
 from ...schemas.errors import MerganserError
 from ..archive.archive import Archive
 from ..restore.restore import Restorer
-from ..restore.sources import NO_BASE, Origin, Wish
+from ..restore.sources import Origin, Wish
 from .manifest import Backup
 from .snapshot import Unwatched, Watch
 
@@ -25,11 +25,10 @@ class Drilled(NamedTuple):
 
 def drill(archive: Archive, backup: Backup, folder: Path | None = None, watch: Watch | None = None) -> Drilled:
     """Restore *backup* into a scratch store under *folder*, from the archive alone, and compare all digests."""
-    base = backup.id if backup.type == "full" else backup.base or NO_BASE
     with tempfile.TemporaryDirectory(prefix="merganser-drill-", dir=folder) as scratch:
         try:
             origin = Origin(archive, None)
-            plan = origin.plan(Wish(backup.position, tuple(t.topic for t in backup.tables), base))
+            plan = origin.plan(Wish.of(backup))
             origin.backups = [backup]
             restorer = Restorer(origin, Path(scratch) / "store.duckdb", backup.group, limits=Limits(head_room=0))
             restorer.watch = watch or Unwatched()

@@ -79,6 +79,8 @@ def restore(
         emit_json({**plan.fields(), **result, "compared": done.compared or None})
         return
     emit(f"{done.path}: {count(done.rows, 'row')} at {done.position}")
+    for note in plan.notes():
+        say(note)
     if done.compared:
         say(f"digests are those of backup {done.compared}")
     if done.aside is not None:

@@ -88,8 +88,7 @@ def behind(backup: Backup, chains: Sequence[Chain]) -> list[str]:
 def proved_anew(archive: Archive, backup: Backup, table: str, folder: Path | None, watch: Watch) -> Backup:
     """*backup*, an incremental one, with the digests of *table* that a restore to it comes to now. NotErasable if it
     comes to anything else in another table, or to more than fewer rows in this one."""
-    wish = Wish(backup.position, tuple(facts.topic for facts in backup.tables), backup.base or NO_BASE)
-    with _restored(archive, wish, folder, watch) as store, store.reading() as cursor:
+    with _restored(archive, Wish.of(backup), folder, watch) as store, store.reading() as cursor:
         now = {facts.topic: facts for facts in state_of(cursor).tables}
     tables = []
     for facts in backup.tables:

@@ -57,12 +57,22 @@ class Live:
 @dataclass(frozen=True)
 class Sources:
     """All that a restore may draw from. *live* is empty while Kafka does not answer; *partitions* are those of
-    the tables that can be restored."""
+    the tables that can be restored. *older* are those whose topic was deleted and made anew since."""
 
     backups: Sequence[Backup]
     archive: Mapping[TopicPartition, Covered]
     live: Mapping[TopicPartition, Live]
     partitions: Collection[TopicPartition]
+    older: Collection[str] = ()
+
+    def topic_id(self, tp: TopicPartition) -> str | None:
+        """That of the topic which is restored."""
+        covered, live = self.archive.get(tp), self.live.get(tp)
+        return covered.topic_id if covered else live.topic_id if live else None
+
+    def leads_on(self, tp: TopicPartition) -> bool:
+        """True if the log itself has that topic."""
+        return tp in self.live and self.live[tp].topic_id == self.topic_id(tp)
 
 
 class Way(NamedTuple):
@@ -79,12 +89,15 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """What a restore will do. ``lines()`` says it in words."""
+    """What a restore will do. ``lines()`` says it in words. *topic_ids* are those of the tables, *older* the tables
+    whose topic was deleted and made anew since."""
 
     to: str
     tables: tuple[str, ...]
     base: Backup | None
     ways: tuple[Way, ...]
+    topic_ids: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
 
     @property
     def target(self) -> Position:
@@ -116,11 +129,16 @@ class RestorePlan:
             "base": self.base.id if self.base else None,
             "base_position": self.base.position if self.base else "",
             "partial": self.partial,
+            "older_topics": list(self.older),
             "segments": sum(way.segments for way in self.ways),
             "archive_bytes": sum(way.bytes for way in self.ways),
             "archive_offsets": sum(way.archive - way.base for way in self.ways),
             "live_offsets": sum(way.target - way.archive for way in self.ways),
         }
+
+    def notes(self) -> list[str]:
+        """What has to be known of the store that comes out."""
+        return [f"the topic {name} was deleted and made again since: this is the older one" for name in self.older]
 
     def lines(self) -> list[str]:
         facts = self.fields()
@@ -128,6 +146,7 @@ class RestorePlan:
         lines = [f"restore {', '.join(self.tables)} to {self.to}", f"target   {self.target}", f"base     {base}"]
         if self.partial:
             lines.append("         it is of a store that did not begin at the beginning: so will this one be")
+        lines += [f"         {note}" for note in self.notes()]
         lines.append(
             f"archive  {facts['segments']:,} segments, {facts['archive_bytes']:,} bytes,"
             f" {facts['archive_offsets']:,} offsets"
@@ -146,7 +165,9 @@ def plan_restore(
         ways = [_way(tp, target[tp], candidate, sources) for tp in partitions]
         missing = _unfit(candidate, target, sources) or next((way for way in ways if isinstance(way, str)), None)
         if missing is None:
-            return RestorePlan(to, tuple(sorted(tables)), candidate, tuple(w for w in ways if isinstance(w, Way)))
+            names, whole = tuple(sorted(tables)), tuple(w for w in ways if isinstance(w, Way))
+            ids = tuple(sorted({sources.topic_id(tp) or "" for tp in partitions}))
+            return RestorePlan(to, names, candidate, whole, ids, tuple(sorted(sources.older)))
         reasons.append(missing if candidate is None else f"backup {candidate.id}: {missing}")
     raise NotRestorable(to, reasons[-1] if base else _told(reasons))
 
@@ -175,7 +196,7 @@ def _unfit(base: Backup | None, target: Position, sources: Sources) -> str | Non
         table = facts.get(tp.topic)
         if table is None:
             return f"it has no table {tp.topic!r}"
-        if table.topic_id != _topic_id(tp, sources):
+        if table.topic_id != sources.topic_id(tp):
             return f"its table {tp.topic!r} is of another topic of that name"
         if table.stopped:
             return f"its table {tp.topic!r} had stopped: {table.stopped}"
@@ -184,11 +205,6 @@ def _unfit(base: Backup | None, target: Position, sources: Sources) -> str | Non
         if base.read[tp] > offset:
             return f"it is past the target: {tp} at {base.read[tp]}, the target is {offset}"
     return None
-
-
-def _topic_id(tp: TopicPartition, sources: Sources) -> str | None:
-    covered, live = sources.archive.get(tp), sources.live.get(tp)
-    return covered.topic_id if covered else live.topic_id if live else None
 
 
 def _way(tp: TopicPartition, target: int, base: Backup | None, sources: Sources) -> Way | str:

@@ -27,7 +27,7 @@ def fingerprint(plan: RestorePlan, cluster_id: str, group: str) -> str:
     """Equal for plans of which one may go on with what another has begun. The target is none of it: the new
     file's position tells."""
     base = plan.base.hash if plan.base is not None else ""
-    return sha256(json.dumps([cluster_id, group, plan.tables, base]).encode()).hexdigest()
+    return sha256(json.dumps([cluster_id, group, plan.tables, plan.topic_ids, base]).encode()).hexdigest()
 
 
 def read_mark(path: Path) -> Mark | None:

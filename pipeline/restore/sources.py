@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ...schemas.errors import BadPosition, LogUnavailable, NotRestorable, UnknownTable, UsageError, WrongArchive
 from ...schemas.position import Position, TopicPartition
@@ -21,11 +21,19 @@ NO_BASE = "none"
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: *to* is ``latest``, a position or a time; *base* the id of a backup, or ``none``."""
+    """What is asked for: *to* is ``latest``, a position or a time; *base* the id of a backup, or ``none``. *topic_ids*
+    say which topics are meant, where a name has had several."""
 
     to: str = LATEST
     tables: tuple[str, ...] = ()
     base: str | None = None
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, backup: Backup) -> Wish:
+        """A store as *backup* found it, by the way that was there when it was made."""
+        base = backup.id if backup.type == "full" else backup.base or NO_BASE
+        return cls(backup.position, tuple(t.topic for t in backup.tables), base, _ids(backup))
 
 
 class Origin:
@@ -34,6 +42,7 @@ class Origin:
     def __init__(self, archive: Archive, log: Log | None) -> None:
         self.archive, self.log = archive, log
         self.below: ArchiveLog = archive.log()
+        self._chosen: Mapping[str, str] = {}
         self.backups: list[Backup] = []
         """Those that the last plan knew."""
         if log is not None and log.cluster_id != self.below.cluster_id:
@@ -49,6 +58,7 @@ class Origin:
         backups = self.backups = self._backups(wish.base)
         time_ms, position = _meant(wish.to)
         tables = self._tables(wish, backups, position)
+        self._choose(self._topic_ids(wish, tables, backups, time_ms))
         partitions = self._partitions(tables, backups)
         sources = self._sources(backups, partitions)
         if position is not None:
@@ -82,6 +92,32 @@ class Origin:
             raise NotRestorable(wish.to, "neither the archive nor a backup has any table")
         return sorted(named)
 
+    def _topic_ids(
+        self, wish: Wish, tables: Collection[str], backups: Sequence[Backup], time_ms: int | None
+    ) -> Mapping[str, str]:
+        """Which topic of a name is meant, if not the newest: that of the backup to begin with; of a time, the newest
+        one that had a record by then."""
+        if wish.topic_ids:
+            return wish.topic_ids
+        if wish.base not in (None, NO_BASE):
+            return _ids(backups[0])
+        if time_ms is None:
+            return {}
+        found = {table: self._there_at(table, time_ms) for table in tables}
+        return {table: topic_id for table, topic_id in found.items() if topic_id is not None}
+
+    def _there_at(self, table: str, time_ms: int) -> str | None:
+        declared = self.archive.declared(table)
+        for topic in reversed(declared if len(declared) > 1 else []):
+            links = (link for place in topic.places for link in self.archive.chain(place).links)
+            if any(link.rows and link.min_ms < time_ms for link in links):
+                return topic.facts.topic_id
+        return None
+
+    def _choose(self, topic_ids: Mapping[str, str]) -> None:
+        if topic_ids != self._chosen:
+            self.below, self._chosen = ArchiveLog(self.archive, topic_ids), topic_ids
+
     def _partitions(self, tables: Collection[str], backups: Sequence[Backup]) -> list[TopicPartition]:
         counts = {t.topic: t.partitions for backup in backups for t in backup.tables}
         archived = self.below.identify(tables)
@@ -97,7 +133,12 @@ class Origin:
                 covering = [link for link in chain.links if not link.erasure]
                 links = tuple(Segment(link.first, link.next, link.size, link.lost) for link in covering)
                 archive[tp] = Covered(ids[tp.topic], links)
-        return Sources(backups, archive, self._live(partitions), partitions)
+        live = self._live(partitions)
+        older = {tp.topic for tp in archive if tp in live and live[tp].topic_id != ids[tp.topic]}
+        for topic, topic_id in ids.items():
+            if self.archive.declared(topic)[-1].facts.topic_id != topic_id:
+                older.add(topic)
+        return Sources(backups, archive, live, partitions, older)
 
     def _live(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Live]:
         if self.log is None:
@@ -113,7 +154,7 @@ class Origin:
     def _at_time(self, sources: Sources, time_ms: int) -> Position:
         """By the log's own timestamps, never by a client's clock (FAILURES 32)."""
         target = dict(self.below.at_time(list(sources.archive), time_ms))
-        beyond = [tp for tp in sources.live if target.get(tp, 0) >= _archive_end(sources, tp)]
+        beyond = [tp for tp in sources.live if sources.leads_on(tp) and target.get(tp, 0) >= _archive_end(sources, tp)]
         if beyond and self.log is not None:
             later = self.log.at_time(beyond, time_ms)
             target |= {tp: max(later[tp], _archive_end(sources, tp)) for tp in beyond}
@@ -125,13 +166,22 @@ def _archive_end(sources: Sources, tp: TopicPartition) -> int:
 
 
 def _newest(sources: Sources, partitions: Collection[TopicPartition]) -> Position:
-    """As far as anything leads."""
+    """As far as anything leads that is of the topics which are restored."""
     ends = {tp: _archive_end(sources, tp) for tp in partitions}
-    fulls = [b for b in sources.backups if b.type == "full" and all(tp in b.read for tp in partitions)]
+    fulls = [b for b in sources.backups if b.type == "full" and _holds(b, sources, partitions)]
     if fulls:
         newest = max(fulls, key=lambda b: b.id).read
         ends = {tp: max(end, newest[tp]) for tp, end in ends.items()}
-    return Position({tp: max(end, sources.live[tp].end) if tp in sources.live else end for tp, end in ends.items()})
+    return Position({tp: max(end, sources.live[tp].end) if sources.leads_on(tp) else end for tp, end in ends.items()})
+
+
+def _holds(backup: Backup, sources: Sources, partitions: Collection[TopicPartition]) -> bool:
+    ids = _ids(backup)
+    return all(tp in backup.read and ids.get(tp.topic) == sources.topic_id(tp) for tp in partitions)
+
+
+def _ids(backup: Backup) -> dict[str, str]:
+    return {table.topic: table.topic_id for table in backup.tables}
 
 
 def _complete(position: Position, tables: Sequence[str], partitions: Collection[TopicPartition]) -> Position:
