@@ -117,3 +117,44 @@ def test_a_broken_parquet_file_is_refused() -> None:
     data[1000:1100] = b"x" * 100
     with pytest.raises(BadInput, match="broken Parquet"):
         encoded(bytes(data), table(record(("a", "long"))), "parquet")
+
+
+TIME = {"type": "long", "logicalType": "time-micros"}
+CLOCK = {"type": "int", "logicalType": "time-millis"}
+COUNTS = {"type": "map", "values": "long"}
+TWICE = pa.array([[("a", 1), ("a", 2)], [("b", 1)], None], pa.map_(pa.string(), pa.int64()))
+
+
+@pytest.mark.parametrize(
+    ("array", "type_"),
+    [
+        (pa.array([1], pa.time64("ns")), TIME),
+        (pa.array([86_400_000_000], pa.time64("us")), TIME),  # DuckDB's 24:00:00
+        (pa.array([-1], pa.time64("us")), TIME),
+        (pa.array([86_400], pa.time32("s")), CLOCK),
+        (pa.array([[86_400_000]], pa.list_(pa.time32("ms"))), {"type": "array", "items": CLOCK}),
+        (pa.array([[86_400_000]], pa.list_(pa.time32("ms"), 1)), {"type": "array", "items": CLOCK}),
+        (pa.array([10_000_000], pa.date32()), {"type": "int", "logicalType": "date"}),
+    ],
+)
+def test_a_time_that_no_row_can_have_is_no_other_time(array: pa.Array, type_: Any) -> None:
+    found = parquet_both_ways(array, ["null", type_])
+    assert [line for line, _ in bad(found)] == [1] and not values(found)
+
+
+def test_a_map_with_a_key_twice_is_a_bad_row_and_the_others_are_taken() -> None:
+    found = parquet_both_ways(TWICE, ["null", COUNTS])
+    assert bad(found) == [(1, "column 'a', value 'a map that has a key twice': not a mapping of text to values")]
+    assert len(values(found)) == 2
+    inside = {"type": "record", "name": "r", "fields": [{"name": "m", "type": ["null", COUNTS]}]}
+    found = parquet_both_ways(pa.StructArray.from_arrays([TWICE], ["m"]), ["null", inside])
+    assert [line for line, _ in bad(found)] == [1] and len(values(found)) == 2
+
+
+def parquet_both_ways(array: pa.Array, type_: Any) -> list[Any]:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"a": array}), out)
+    declared = table(record(("a", type_, {"default": None})))
+    ways = [encoded(out.getvalue(), declared, "parquet", by_columns=way) for way in (True, False)]
+    assert values(ways[0]) == values(ways[1]) and bad(ways[0]) == bad(ways[1])
+    return ways[0]
