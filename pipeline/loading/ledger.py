@@ -103,9 +103,10 @@ def plan(entries: Sequence[Entry], wanted: Entry, again: bool) -> Entry:
 
 def _same_rows(latest: Entry, wanted: Entry) -> bool:
     """True if the file's rows come in the order of *latest* again. A schema decides which records are rows, and so
-    the places of those after one that is none, unless they are counted in the file."""
+    the places of those after one that is none, unless they are counted in the file; and one that was none before may
+    be one now, and would be passed over."""
     rearranged = any(wanted.options.get(name) for name in ("sort", "dedupe"))
-    return not rearranged or latest.schema_id == wanted.schema_id
+    return not (rearranged or latest.bad) or latest.schema_id == wanted.schema_id
 
 
 def _difference(latest: Entry, wanted: Entry) -> str:
@@ -113,7 +114,8 @@ def _difference(latest: Entry, wanted: Entry) -> str:
     names = sorted({*latest.options, *wanted.options})
     other = [n for n in names if latest.options.get(n) != wanted.options.get(n)]
     if not other:
-        return f"{verb}, under another version of its schema"
+        bad = f" and {latest.bad:,} bad" if latest.bad else ""
+        return f"{verb},{bad} under another version of its schema"
     shown = ", ".join(f"{name}={latest.options.get(name)!r}" for name in other)
     return f"{verb}, imported with {shown}"
 

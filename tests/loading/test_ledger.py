@@ -52,11 +52,20 @@ def test_other_options_are_refused_by_name(known: Entry, says: str) -> None:
 
 
 def test_another_schema_changes_the_places_of_sorted_rows_only() -> None:
-    altered = replace(NEW, schema_id=8)
-    assert plan([BEGUN], altered, False) == BEGUN
+    altered, good = replace(NEW, schema_id=8), replace(BEGUN, bad=0)
+    assert plan([good], altered, False) == good
     by_sku = {"null": "", "sort": "sku"}
     with pytest.raises(LoadedOtherwise, match="another version of its schema"):
-        plan([replace(BEGUN, options=by_sku)], replace(altered, options=by_sku), False)
+        plan([replace(good, options=by_sku)], replace(altered, options=by_sku), False)
+
+
+def test_what_was_no_row_under_another_schema_is_not_passed_over() -> None:
+    """It may be one by now, and lies before the place where the import would go on."""
+    altered = replace(NEW, schema_id=8)
+    with pytest.raises(LoadedOtherwise, match="1 bad under another version of its schema"):
+        plan([replace(BEGUN, bad=1)], altered, False)
+    assert plan([replace(BEGUN, bad=1)], NEW, False).bad == 1
+    assert plan([replace(BEGUN, bad=1, done=True)], altered, False).done
 
 
 def test_an_entry_is_read_as_it_was_written() -> None:
