@@ -11,15 +11,16 @@ Steps, for tests that kill: ``written``, ``placed``, ``published``.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -33,13 +34,12 @@ from ...schemas.position import Position
 from ...schemas.table import RESERVED_COLUMNS
 from ...schemas.types import quote
 from ..files import sync_folder
-from .remote import upload
+from .inputs import MANIFEST, Compression, packing
+from .remote import exists, remove, upload
 from .writers import WRITERS, FileFormat, check_types
 
 #: Told how many more rows are written.
 Progress = Callable[[int], None]
-
-MANIFEST = ".manifest.json"
 
 _ROWS = 16_384
 _FORMAT = 1
@@ -85,9 +85,11 @@ def export_table(
     """Write *table* to the path, or object store URL, *to*, and its manifest beside it.
 
     NotFreshEnough if the store has not applied *at_least*; UsageError if a column's type is none that the format
-    can carry, or if the file is there (unless *force*).
+    can carry, or if the file is there (unless *force*). A name that ends in ``.gz`` or ``.zst`` is packed so.
     """
-    place = _Place(to, force)
+    place, packed = _Place(to, force), packing(to)
+    if packed and file_format == "parquet":
+        raise UsageError(f"{to}: Parquet files compress themselves: leave the ending away")
     with store.reading() as cursor:
         columns = _columns(cursor, table)
         check_types(table, columns, file_format)
@@ -98,7 +100,7 @@ def export_table(
         names = ", ".join(map(quote, columns))
         rows = cursor.sql(f"SELECT {names} FROM {quote(table)} ORDER BY _partition, _offset").to_arrow_reader(_ROWS)
         with place.part() as part:
-            count, size, sha256 = _write(rows, part, file_format, progress)
+            count, size, sha256 = _write(rows, part, file_format, packed, progress)
             on_step("written")
             digests = str(table_digest(cursor, table)), str(columns_digest(cursor, table))
             done = Exported(table, place.name, file_format, count, size, sha256, str(read), str(applied), *digests)
@@ -116,20 +118,27 @@ def _columns(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
     return {name: type_ for name, type_ in pairs if name not in RESERVED_COLUMNS}
 
 
-def _write(rows: pa.RecordBatchReader, part: Path, file_format: FileFormat, progress: Progress) -> tuple[int, int, str]:
+def _write(
+    rows: pa.RecordBatchReader, part: Path, file_format: FileFormat, packed: Compression | None, progress: Progress
+) -> tuple[int, int, str]:
     """Rows, bytes and SHA-256 of the file *part*, which is on the disk then."""
     count = 0
     with part.open("wb") as file:
-        with WRITERS[file_format](file, rows.schema) as writer:
+        with _packed(file, packed) as stream, WRITERS[file_format](stream, rows.schema) as writer:
             for batch in rows:
                 writer.write(batch)
                 count += batch.num_rows
                 progress(batch.num_rows)
-        file.flush()
-        os.fsync(file.fileno())
-    with part.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+        digest = hashlib.file_digest(written, "sha256")
     return count, part.stat().st_size, digest.hexdigest()
+
+
+def _packed(file: IO[bytes], how: Compression | None) -> AbstractContextManager[Any]:
+    if how == "gzip":  # without name and time: what is the same comes out the same
+        return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+    return nullcontext(file) if how is None else pa.CompressedOutputStream(pa.PythonFile(file, "w"), how)
 
 
 class _Place:
@@ -145,7 +154,7 @@ class _Place:
         self._force = force
         if self._url is None and not self._path.parent.is_dir():
             raise UsageError(f"{to}: its folder does not exist")
-        if self._url is None and self._path.exists() and not force:
+        if not force and (self._path.exists() if self._url is None else exists(self._url)):
             error = UsageError(f"{to} is there already")
             error.hint = "--force replaces it, or name another file"
             raise error
@@ -158,6 +167,7 @@ class _Place:
     def publish(self, part: Path, manifest: bytes, on_step: Callable[[str], None]) -> None:
         """The file, then its manifest; an older manifest goes first, or it would speak of another file."""
         if self._url is not None:
+            remove(self._url + MANIFEST)
             upload(part, self._url)
             on_step("placed")
             with self.part() as listed:

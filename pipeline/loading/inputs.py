@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 
 from ...schemas.errors import BadInput, UsageError
-from .remote import download, listed
+from .remote import download, listed, path_of
 
 Format = Literal["csv", "tsv", "parquet", "json"]
 Compression = Literal["gzip", "zstd"]
@@ -44,8 +44,11 @@ _SUFFIXES: dict[str, Format] = {
     ".jsonl": "json",
     ".ndjson": "json",
 }
-_PACKED = (".gz", ".gzip", ".zst", ".zstd")
+_PACKED: dict[str, Compression] = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+#: How the files are called that an import and an export write beside the one that they are about.
+REJECTS, MANIFEST = BESIDE = (".rejects.jsonl", ".manifest.json")
 
 _HAS_GLOB = re.compile(r"[*?\[]")
 
@@ -86,11 +89,20 @@ class Input:
 
 
 def names(patterns: list[str]) -> list[str]:
-    """The files that *patterns* name, in the order given, those of a glob by name. BadInput if one names none."""
+    """The files that *patterns* name, in the order given, those of a glob by name. BadInput if one names none.
+
+    What an import or an export has put beside one of them is none of them.
+    """
     found: list[str] = []
     for pattern in patterns:
         found += _expanded(pattern)
-    return list(dict.fromkeys(found))
+    named = set(found)
+    return [name for name in dict.fromkeys(found) if not any(own in named for own in _whose(name))]
+
+
+def _whose(name: str) -> list[str]:
+    """The file that *name* lies beside, as its rejects or its manifest."""
+    return [name.removesuffix(ending) for ending in BESIDE if name.endswith(ending)]
 
 
 def format_of(name: str, wanted: str | None = None) -> Format:
@@ -99,13 +111,21 @@ def format_of(name: str, wanted: str | None = None) -> Format:
         if wanted not in get_args(Format):
             raise UsageError(f"unknown format {wanted!r}: one of {', '.join(get_args(Format))}")
         return wanted  # type: ignore[return-value]
-    path = Path(urlsplit(name).path if _is_url(name) else name)
-    if path.suffix.lower() in _PACKED:
-        path = path.with_suffix("")
-    found = _SUFFIXES.get(path.suffix.lower())
+    paths = [path_of(name), urlsplit(name).path] if _is_url(name) else [name]
+    found = next((kind for path in map(Path, paths) if (kind := _SUFFIXES.get(_suffix(path)))), None)
     if found is None:
         raise BadInput(name, "its name does not tell what it is", "--format csv, tsv, parquet or json says so")
     return found
+
+
+def _suffix(path: Path) -> str:
+    """What the name ends in, but for how it is packed."""
+    return Path(path.stem if path.suffix.lower() in _PACKED else path.name).suffix.lower()
+
+
+def packing(name: str) -> Compression | None:
+    """How the file *name* is packed, by its name."""
+    return _PACKED.get(Path(name).suffix.lower())
 
 
 @contextmanager
@@ -145,7 +165,7 @@ def _scanned(name: str, path: Path, format_: Format, progress: Progress) -> Inpu
     with path.open("rb") as raw:
         head = raw.read(4)
     compression = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    if not head:
+    if not head and format_ != "json":  # without any line, it has no rows
         raise BadInput(name, "the file is empty")
     if compression and format_ == "parquet":
         raise BadInput(name, f"a Parquet file inside of {compression}", "unpack it: Parquet files compress themselves")
@@ -253,12 +273,16 @@ def _expanded(pattern: str) -> list[str]:
         if not _HAS_GLOB.search(str(local)):
             raise BadInput(pattern, "no such file", "check the path; a glob in quotes is read by `import` itself")
         found = sorted(each for each in glob.glob(str(local), recursive=True) if not Path(each).is_dir())  # noqa: PTH207
-    elif not _HAS_GLOB.search(urlsplit(pattern).path):
+        found = [each for each in found if not any(Path(own).exists() for own in _whose(each))]
+    elif not _HAS_GLOB.search(path_of(pattern)):
         return [pattern]
     else:
         base = _HAS_GLOB.split(pattern)[0].rpartition("/")[0]
-        matches = _glob_pattern(pattern[len(base) + 1 :])
-        found = [f"{base}/{name}" for name in sorted(listed(base)) if matches.fullmatch(name)]
+        wanted, there = pattern[len(base) + 1 :], listed(base)
+        matches = _glob_pattern(wanted)
+        beside = {name for name in there if not set(_whose(name)).isdisjoint(there)}
+        chosen = [wanted] if wanted in there else sorted(n for n in set(there) - beside if matches.fullmatch(n))
+        found = [f"{base}/{name}" for name in chosen]
     if not found:
         raise BadInput(pattern, "no file matches", "check the path; ** looks into folders at any depth")
     return found
@@ -266,4 +290,13 @@ def _expanded(pattern: str) -> list[str]:
 
 def _glob_pattern(text: str) -> re.Pattern[str]:
     parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(parts.get(part) or re.escape(part) for part in re.split(r"(\*\*/|\*\*|\*|\?)", text)))
+    found = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", text)
+    return re.compile("".join(parts.get(part) or _one_of(part) or re.escape(part) for part in found))
+
+
+def _one_of(part: str) -> str:
+    """``[a-z]`` or ``[!a-z]`` of a glob; empty if it is none."""
+    if not (len(part) > 2 and part.startswith("[") and part.endswith("]")):
+        return ""
+    inside = part[1:-1].replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
+    return "(?!/)[^" + inside[1:] + "]" if inside.startswith("!") else "[" + inside.replace("^", "\\^") + "]"

@@ -65,7 +65,8 @@ class JsonSource:
             line.decode()
             values = loads(line)
             if not isinstance(values, dict):
-                raise ValueError("not a JSON object")
+                array = " but an array: `jq -c '.[]'` makes lines of it" if isinstance(values, list) else ""
+                raise ValueError(f"not a JSON object{array}")
             return Row(number, self._reader.converted(self._renamed(values)), line)
         except InvalidRow as error:
             return Row(number, None, line, said(error))

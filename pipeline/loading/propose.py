@@ -68,7 +68,12 @@ def propose(file: Input, options: ImportOptions, table: str, key: Sequence[str])
             found = _of_json(file.name, stream)
         else:
             found = _of_csv(file.name, open_csv(file, stream, options))
-    columns = {_named(file.name, name, options.columns): type_ for name, type_ in found}
+    columns: dict[str, Any] = {}
+    for name, type_ in found:
+        column = _named(file.name, name, options.columns)
+        if column and column in columns:
+            raise BadInput(file.name, f"two columns would be {column!r}", f"--columns '{name}=NAME' renames one")
+        columns[column] = type_
     columns.pop("", None)
     missing = next((each for each in key if each not in columns), None)
     if missing is not None:
@@ -188,7 +193,9 @@ def _of_json(name: str, stream: IO[bytes]) -> list[tuple[str, Any]]:
             if value is not None:
                 found.append(value)
     if not values:
-        raise BadInput(name, "no line of it is a JSON object")
+        raise BadInput(
+            name, "no line of it is a JSON object", "one object a line: `jq -c '.[]'` makes that of an array"
+        )
     sniffed = _sniffed_json(name, b"\n".join(lines))
     made = _Names()
     return [(column, _json_type(name, column, sniffed.get(column), found, made)) for column, found in values.items()]
@@ -311,8 +318,11 @@ _ARROW: list[tuple[Callable[[pa.DataType], bool], Any]] = [
     (pa.types.is_floating, "double"),
     (pa.types.is_string, "string"),
     (pa.types.is_large_string, "string"),
+    (pa.types.is_string_view, "string"),
     (pa.types.is_binary, "bytes"),
     (pa.types.is_large_binary, "bytes"),
+    (pa.types.is_binary_view, "bytes"),
+    (lambda type_: type_.equals(pa.uuid()), _UUID),
     (pa.types.is_date, _DATE),
     (pa.types.is_time, _TIME),
 ]

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from ...schemas.errors import BadLine, UsageError
 from .encoding import Bad
+from .inputs import REJECTS
 
 #: What is kept of a record's text. Its line is the way to all of it.
 _LONGEST_TEXT = 10_000
@@ -58,10 +60,11 @@ class Rejects:
 
 
 def default_path(source: str) -> Path:
-    """Beside a file of this machine; in the working folder for all others."""
-    here = Path(source)
+    """Beside a file of this machine; in the working folder for all others, under their whole name: those of
+    ``monday/a.csv`` and ``tuesday/a.csv`` are two."""
     if source == "-":
-        return Path("stdin.rejects.jsonl")
-    if "://" in source:
-        return Path(source.rstrip("/").rpartition("/")[2] + ".rejects.jsonl")
-    return here.with_name(here.name + ".rejects.jsonl")
+        return Path("stdin" + REJECTS)
+    if "://" in source and not source.startswith("file:"):
+        return Path(source.partition("://")[2].strip("/").replace("/", "_") + REJECTS)
+    here = Path(unquote(urlsplit(source).path)) if source.startswith("file:") else Path(source)
+    return here.with_name(here.name + REJECTS)

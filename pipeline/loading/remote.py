@@ -44,13 +44,49 @@ def listed(folder: str) -> list[str]:
         return [meta["path"] for page in obstore.list(open_store(folder)) for meta in page]
 
 
+def exists(url: str) -> bool:
+    """True if there is an object at *url*."""
+    import obstore
+
+    folder, name = _split(url)
+    with _named(url):
+        try:
+            obstore.head(open_store(folder), name)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def remove(url: str) -> None:
+    """Have no object at *url*."""
+    import obstore
+
+    folder, name = _split(url)
+    with _named(url):
+        try:
+            obstore.delete(open_store(folder), name)
+        except FileNotFoundError:
+            return
+
+
+def path_of(url: str) -> str:
+    """The path in *url*, after its host or bucket, as it is written: ``?`` and ``#`` may be in an object's name."""
+    scheme, _, rest = url.partition("://")
+    if scheme in ("http", "https"):
+        return urlsplit(url).path
+    return rest.partition("/")[1] + rest.partition("/")[2]
+
+
 def _split(url: str) -> tuple[str, str]:
     """The URL of the folder, and the name in it."""
-    parts = urlsplit(url)
-    folder, _, name = parts.path.rpartition("/")
+    path = path_of(url)
+    folder, _, name = path.rpartition("/")
     if not name:
         raise UsageError(f"{url!r} names no object")
-    return urlunsplit(parts._replace(path=folder or "/")), name
+    if url.startswith(("http://", "https://")):
+        return urlunsplit(urlsplit(url)._replace(path=folder or "/")), name
+    place = (folder or "/").replace("#", "%23").replace("?", "%3F")
+    return url.removesuffix(path) + place, name
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from merganser.pipeline.loading import inputs
 from merganser.pipeline.loading.inputs import _glob_pattern, format_of, names, open_input
 from merganser.pipeline.loading.rejects import default_path
-from merganser.pipeline.loading.remote import download, listed, upload
+from merganser.pipeline.loading.remote import download, exists, listed, remove, upload
 from merganser.schemas.errors import BadInput, MerganserError, UsageError
 
 DATA = b"id,name\n" + b"1,duck\n" * 50_000
@@ -102,6 +103,12 @@ def test_globs_are_files_in_order_each_once(tmp_path: Path) -> None:
         ("x/?.csv", "x/a.csv", True),
         ("x/?.csv", "x/ab.csv", False),
         ("a.csv", "aXcsv", False),
+        ("a[0-9].csv", "a7.csv", True),
+        ("a[0-9].csv", "ax.csv", False),
+        ("a[!0-9].csv", "ax.csv", True),
+        ("a[!0-9]b.csv", "a/b.csv", False),
+        ("a[b.csv", "a[b.csv", True),
+        ("a[]].csv", "a].csv", True),
     ],
 )
 def test_globs_in_object_stores_mean_the_same(pattern: str, name: str, matches: bool) -> None:
@@ -127,6 +134,57 @@ def test_objects_are_streamed_up_and_down(tmp_path: Path) -> None:
         download("nonsense://x/y.csv", out)
 
 
+def test_what_lies_beside_a_file_is_none_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command again does not load the bad lines of its first run as rows, nor an export's manifest."""
+    there = ["a.jsonl", "a.jsonl.rejects.jsonl", "b.json", "b.json.manifest.json", "c.csv", "c.csv.rejects.jsonl"]
+    alone = ["d.rejects.jsonl", "e.manifest.json"]
+    for name in [*there, *alone]:
+        (tmp_path / name).write_text("{}")
+
+    def found(*patterns: str) -> list[str]:
+        return [Path(name).name for name in names([str(tmp_path / pattern) for pattern in patterns])]
+
+    assert found("*.jsonl") == ["a.jsonl", "d.rejects.jsonl"]
+    assert found("*") == ["a.jsonl", "b.json", "c.csv", *alone]
+    assert found(*there) == ["a.jsonl", "b.json", "c.csv"]  # a glob that the shell has read
+    assert found("a.jsonl.rejects.jsonl") == ["a.jsonl.rejects.jsonl"]  # who names it, means it
+    monkeypatch.setattr(inputs, "listed", lambda url: [*there, *alone])
+    assert names(["s3://b/in/*.json*"]) == [f"s3://b/in/{n}" for n in ("a.jsonl", "b.json", *alone)]
+
+
+@pytest.mark.parametrize("name", ["a#1.csv", "a?.csv", "a b.csv", "x#y/a.csv", "x?y/a.csv", "100%.csv"])
+def test_a_name_in_an_object_store_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
+    """Not as a URL's fragment or query: another object would be read, or written over."""
+    source = tmp_path / "source.csv"
+    source.write_bytes(DATA)
+    (tmp_path / "bucket" / "x#y").mkdir(parents=True)
+    (tmp_path / "bucket" / "x?y").mkdir(parents=True)
+    url = f"{(tmp_path / 'bucket').as_uri()}/{name}"
+    upload(source, url)
+    assert listed((tmp_path / "bucket").as_uri()) == [name] and exists(url)
+    out = io.BytesIO()
+    download(url, out)
+    assert out.getvalue() == DATA
+    remove(url)
+    remove(url)
+    assert not exists(url)
+
+
+def test_a_question_mark_is_a_glob_in_an_object_store_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "listed", lambda url: ["a1.csv", "a2.csv", "a10.csv", "b[1].csv", "b1.csv"])
+    assert names(["s3://b/a?.csv"]) == ["s3://b/a1.csv", "s3://b/a2.csv"]
+    assert names(["s3://b/a[1].csv"]) == ["s3://b/a1.csv"]
+    assert names(["s3://b/b[1].csv"]) == ["s3://b/b[1].csv"]  # there, by that very name
+    assert names(["https://host/a.csv?sig=x"]) == ["https://host/a.csv?sig=x"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_json_lines_without_any_are_a_file_without_rows(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
+    with open_input(str(tmp_path / name)) as file, file.open() as stream:
+        assert stream.read() == b""
+
+
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     path = tmp_path / "a b.csv"
     path.write_bytes(DATA)
@@ -139,7 +197,9 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     [
         ("dir/a.csv", "dir/a.csv.rejects.jsonl"),
         ("-", "stdin.rejects.jsonl"),
-        ("s3://b/x/a.csv", "a.csv.rejects.jsonl"),
+        ("s3://b/monday/a.csv", "b_monday_a.csv.rejects.jsonl"),
+        ("s3://b/tuesday/a.csv", "b_tuesday_a.csv.rejects.jsonl"),
+        ("file:///dir/a%20b.csv", "/dir/a b.csv.rejects.jsonl"),
     ],
 )
 def test_rejects_lie_beside_the_file_or_here(source: str, rejects: str) -> None:

@@ -119,3 +119,26 @@ def test_parquet_types_are_taken_over(tmp_path: Path) -> None:
     assert bad(parts) == []
     [row] = Decoder(declared.latest, "t").decode(values(parts)).rows.drop_columns(["l"]).to_pylist()
     assert row["u"] == 2**64 - 1 and row["s"] == {"x": [1]} and row["c"] == "x" and row["f"] == b"abcd"
+
+
+def test_two_columns_that_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("First Name,first_name\nAda,Ada\n")
+    with pytest.raises(BadInput, match="two columns would be 'first_name'"):
+        proposed(path)
+    assert list(proposed(path, columns={"First Name": "given"})) == ["given", "first_name"]
+    assert list(proposed(path, columns={"First Name": ""})) == ["first_name"]
+
+
+def test_what_other_tools_write_as_text_bytes_and_uuids_is_that(tmp_path: Path) -> None:
+    columns = {
+        "text": pa.array(["a"], pa.string_view()),
+        "data": pa.array([b"a"], pa.binary_view()),
+        "id": pa.array([bytes(16)], pa.uuid()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert proposed(tmp_path / "a.parquet") == {
+        "text": "string", "data": "bytes", "id": {"type": "string", "logicalType": "uuid"}
+    }  # fmt: skip
+    schema = propose(scanned(tmp_path / "a.parquet"), ImportOptions(), "orders", [])
+    assert not bad(encoded((tmp_path / "a.parquet").read_bytes(), table(schema), "parquet"))

@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loading_tables import bad, encoded, record, scanned, table, values
 
+from merganser.pipeline.loading import export
 from merganser.pipeline.loading.export import MANIFEST, export_table
+from merganser.pipeline.loading.inputs import open_input
 from merganser.schemas.avro import row_type
 from merganser.schemas.decode import Decoder
 from merganser.schemas.encode import RowEncoder
@@ -160,8 +162,42 @@ def test_an_empty_table_is_a_file_without_rows(tmp_path: Path) -> None:
     for format_ in ("csv", "parquet", "json"):
         path = tmp_path / f"t.{format_}"
         assert export_table(store, "t", str(path), format_).rows == 0  # type: ignore[arg-type]
-        if format_ != "json":
-            assert values(encoded(path.read_bytes(), DECLARED, format_)) == []
+        assert values(encoded(path.read_bytes(), DECLARED, format_)) == []
+        with open_input(str(path)) as file:
+            assert file.format == format_
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+@pytest.mark.parametrize("format_", ["csv", "json"])
+def test_a_file_is_packed_as_its_name_says(format_: Any, ending: str, tmp_path: Path) -> None:
+    plain, path = tmp_path / f"t.{format_}", tmp_path / f"t.{format_}{ending}"
+    export_table(MemoryStore(DECLARED, ROWS), "t", str(plain), format_)
+    done = export_table(MemoryStore(DECLARED, ROWS), "t", str(path), format_)
+    assert path.read_bytes()[:2] == {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5"}[ending]
+    with open_input(str(path)) as file, file.open() as stream:
+        assert file.sha256 == done.sha256 and stream.read() == plain.read_bytes()
+    again = export_table(MemoryStore(DECLARED, ROWS), "t", str(path), format_, force=True)
+    assert again.sha256 == done.sha256
+
+
+def test_parquet_in_a_packed_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="compress themselves"):
+        export_table(MemoryStore(DECLARED, ROWS), "t", str(tmp_path / "t.parquet.gz"), "parquet")
+
+
+def test_an_object_that_is_there_is_not_replaced_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by force its manifest goes first: killed in between, it would speak of another file."""
+    objects = {"s3://b/t.csv": b"mine", "s3://b/t.csv" + MANIFEST: b"of mine"}
+    seen: list[set[str]] = []
+    monkeypatch.setattr(export, "exists", lambda url: url in objects)
+    monkeypatch.setattr(export, "remove", lambda url: objects.pop(url, None))
+    monkeypatch.setattr(export, "upload", lambda path, url: objects.update({url: path.read_bytes()}))
+    with pytest.raises(UsageError, match="there already"):
+        export_table(MemoryStore(DECLARED, ROWS), "t", "s3://b/t.csv", "csv")
+    assert objects["s3://b/t.csv"] == b"mine"
+    look = lambda step: seen.append({*objects})  # noqa: E731
+    export_table(MemoryStore(DECLARED, ROWS), "t", "s3://b/t.csv", "csv", force=True, on_step=look)
+    assert seen[1] == {"s3://b/t.csv"} and seen[2] == {*objects} and len(objects) == 2
 
 
 KILLED = """
