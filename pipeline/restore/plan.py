@@ -90,7 +90,7 @@ class Way(NamedTuple):
 @dataclass(frozen=True)
 class RestorePlan:
     """What a restore will do. ``lines()`` says it in words. *topic_ids* are those of the tables, *older* the tables
-    whose topic was deleted and made anew since."""
+    whose topic was deleted and made anew since; *remarks* are of how the target was found."""
 
     to: str
     tables: tuple[str, ...]
@@ -98,6 +98,7 @@ class RestorePlan:
     ways: tuple[Way, ...]
     topic_ids: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def target(self) -> Position:
@@ -130,6 +131,7 @@ class RestorePlan:
             "base_position": self.base.position if self.base else "",
             "partial": self.partial,
             "older_topics": list(self.older),
+            "notes": self.notes(),
             "segments": sum(way.segments for way in self.ways),
             "archive_bytes": sum(way.bytes for way in self.ways),
             "archive_offsets": sum(way.archive - way.base for way in self.ways),
@@ -138,7 +140,9 @@ class RestorePlan:
 
     def notes(self) -> list[str]:
         """What has to be known of the store that comes out."""
-        return [f"the topic {name} was deleted and made again since: this is the older one" for name in self.older]
+        older = [f"the topic {name} was deleted and made again since: this is the older one" for name in self.older]
+        empty = [] if any(self.target.values()) else ["nothing lies before that: the store will be empty"]
+        return [*older, *self.remarks, *empty]
 
     def lines(self) -> list[str]:
         facts = self.fields()

@@ -303,14 +303,21 @@ class Restorer:
             _wal(self.path).rename(_wal(self.path.with_name(aside)))
         _wal(self.path).unlink(missing_ok=True)
         self.step("wal-aside")
+        self._rename()
+        sync_folder(self.path.parent)
+        self.step("in-place")
+        return self._finish(Mark("", "verified", str(plan.target), aside))
+
+    def _rename(self) -> None:
         try:
             os.link(self.work, self.path)  # unlike rename, it never replaces what appeared meanwhile
         except FileExistsError:
             raise StoreInTheWay(str(self.path), _APPEARED) from None
-        self.work.unlink()
-        sync_folder(self.path.parent)
-        self.step("in-place")
-        return self._finish(Mark("", "verified", str(plan.target), aside))
+        except OSError:  # a file system without hard links: there is no better way than to look
+            if self.path.exists():
+                raise StoreInTheWay(str(self.path), _APPEARED) from None
+            self.work.rename(self.path)
+        self.work.unlink(missing_ok=True)
 
     def _free_name(self) -> str:
         """For the store that is there: a rename would replace one that was put aside in the same second."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...schemas.errors import BadPosition, LogUnavailable, NotRestorable, UnknownTable, UsageError, WrongArchive
 from ...schemas.position import Position, TopicPartition
@@ -68,7 +68,8 @@ class Origin:
         else:
             target = _newest(sources, partitions)
         base = wish.base if wish.base in (None, NO_BASE) else backups[0].id
-        return plan_restore(wish.to, target, tables, sources, base)
+        remarks = [] if time_ms is None else _short(sources, target)
+        return replace(plan_restore(wish.to, target, tables, sources, base), remarks=tuple(remarks))
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -159,6 +160,15 @@ class Origin:
             later = self.log.at_time(beyond, time_ms)
             target |= {tp: max(later[tp], _archive_end(sources, tp)) for tp in beyond}
         return Position({tp: target.get(tp, 0) for tp in sources.partitions})
+
+
+def _short(sources: Sources, target: Position) -> list[str]:
+    """Where nobody can say that nothing more was written before the time: the archive ends, and the log is away."""
+    ends = [tp for tp in sources.archive if target[tp] >= _archive_end(sources, tp) and tp not in sources.live]
+    if not ends:
+        return []
+    where = ", ".join(str(tp) for tp in sorted(ends)[:3]) + (", …" if len(ends) > 3 else "")
+    return [f"Kafka was not asked, and no record of that time or later is archived of {where}: some may be lacking"]
 
 
 def _archive_end(sources: Sources, tp: TopicPartition) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -49,3 +51,34 @@ def test_what_was_put_aside_stays_though_another_store_appeared(town: Town, tmp_
     kept = [held(p) for p in tmp_path.glob("new.duckdb*") if p.suffix != ".json" and "restoring" not in p.name]
     assert held(old) in kept, "the old store is gone"
     assert held(newer) in kept, "the newer store is gone"
+
+
+def test_a_file_system_without_hard_links_has_its_store_too(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one is aside by then: the store's name would name nothing, for ever."""
+    path, target = tmp_path / "new.duckdb", halfway(town.ends, 4, 5)
+    shutil.copyfile(town.folded(halfway(town.ends, 1, 5)), path)
+
+    def refused(source: Path, name: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    done = town.restore(path, Wish(str(target)), force=True)
+    assert done.aside is not None and done.aside.exists()
+    assert held(path) == held(town.folded(target))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, done.aside.name])
+
+
+def test_a_time_that_the_archive_may_not_reach_is_told(town: Town, tmp_path: Path) -> None:
+    beyond, within, before = "2100-01-01T00:00:00Z", "2023-11-14T22:13:20.005Z", "1999-01-01T00:00:00Z"
+    found = {
+        (to, live): town.restorer(tmp_path / "x.duckdb", live).origin.plan(Wish(to)).notes()
+        for to in (beyond, within, before, "latest")
+        for live in (False, True)
+    }
+    assert {key for key, notes in found.items() if "Kafka was not asked" in "".join(notes)} == {(beyond, False)}
+    assert {key for key, notes in found.items() if "will be empty" in "".join(notes)} == {
+        (before, False),
+        (before, True),
+    }
