@@ -57,13 +57,15 @@ class Live:
 @dataclass(frozen=True)
 class Sources:
     """All that a restore may draw from. *live* is empty while Kafka does not answer; *partitions* are those of
-    the tables that can be restored. *older* are those whose topic was deleted and made anew since."""
+    the tables that can be restored. *older* are those whose topic was deleted and made anew since, *changed* those
+    that the log has other partitions of by now."""
 
     backups: Sequence[Backup]
     archive: Mapping[TopicPartition, Covered]
     live: Mapping[TopicPartition, Live]
     partitions: Collection[TopicPartition]
     older: Collection[str] = ()
+    changed: Collection[str] = ()
 
     def topic_id(self, tp: TopicPartition) -> str | None:
         """That of the topic which is restored."""
@@ -71,8 +73,8 @@ class Sources:
         return covered.topic_id if covered else live.topic_id if live else None
 
     def leads_on(self, tp: TopicPartition) -> bool:
-        """True if the log itself has that topic."""
-        return tp in self.live and self.live[tp].topic_id == self.topic_id(tp)
+        """True if the log itself has that topic, as it was."""
+        return tp in self.live and self.live[tp].topic_id == self.topic_id(tp) and tp.topic not in self.changed
 
 
 class Way(NamedTuple):
@@ -224,6 +226,8 @@ def _way(tp: TopicPartition, target: int, base: Backup | None, sources: Sources)
             return f"{gap}, and the log does not answer"
         if covered is not None and live.topic_id != covered.topic_id:
             return f"{gap}, and the log has another topic of that name now"
+        if tp.topic in sources.changed:
+            return f"{gap}, and the log has other partitions of it now"
         if live.start > reach:
             return f"{gap}, and the log begins at offset {live.start}"
         if live.end < target:

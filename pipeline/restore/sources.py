@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +35,9 @@ class Wish:
         """A store as *backup* found it, by the way that was there when it was made."""
         base = backup.id if backup.type == "full" else backup.base or NO_BASE
         return cls(backup.position, tuple(t.topic for t in backup.tables), base, _ids(backup))
+
+
+_CHANGED = "Kafka has other partitions of {} than the archive: what is not archived of it is not restored"
 
 
 class Origin:
@@ -69,6 +73,8 @@ class Origin:
             target = _newest(sources, partitions)
         base = wish.base if wish.base in (None, NO_BASE) else backups[0].id
         remarks = [] if time_ms is None else _short(sources, target)
+        if position is None:
+            remarks += [_CHANGED.format(table) for table in sorted(sources.changed)]
         return replace(plan_restore(wish.to, target, tables, sources, base), remarks=tuple(remarks))
 
     # -- inside ------------------------------------------------------------------------------
@@ -134,23 +140,27 @@ class Origin:
                 covering = [link for link in chain.links if not link.erasure]
                 links = tuple(Segment(link.first, link.next, link.size, link.lost) for link in covering)
                 archive[tp] = Covered(ids[tp.topic], links)
-        live = self._live(partitions)
+        live, changed = self._live(partitions)
         older = {tp.topic for tp in archive if tp in live and live[tp].topic_id != ids[tp.topic]}
         for topic, topic_id in ids.items():
             if self.archive.declared(topic)[-1].facts.topic_id != topic_id:
                 older.add(topic)
-        return Sources(backups, archive, live, partitions, older)
+        return Sources(backups, archive, live, partitions, older, changed - older)
 
-    def _live(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Live]:
+    def _live(self, partitions: Collection[TopicPartition]) -> tuple[dict[TopicPartition, Live], set[str]]:
+        """What the log has of *partitions*, and the topics of which it has more."""
         if self.log is None:
-            return {}
+            return {}, set()
         try:
             ids = self.log.identify({tp.topic for tp in partitions})
             there = [tp for tp in partitions if tp.topic in ids]
             starts, ends = self.log.starts(there), self.log.ends(there)
         except LogUnavailable:
-            return {}
-        return {tp: Live(ids[tp.topic].topic_id, starts[tp], ends[tp]) for tp in there if tp in starts and tp in ends}
+            return {}, set()
+        counts = Counter(tp.topic for tp in partitions)
+        changed = {topic for topic, found in ids.items() if found.partitions != counts[topic]}
+        live = {tp: Live(ids[tp.topic].topic_id, starts[tp], ends[tp]) for tp in there if tp in starts and tp in ends}
+        return live, changed
 
     def _at_time(self, sources: Sources, time_ms: int) -> Position:
         """By the log's own timestamps, never by a client's clock (FAILURES 32)."""

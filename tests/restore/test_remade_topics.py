@@ -11,7 +11,8 @@ import pytest
 from merganser.consumers.storefile import StoreFile
 from merganser.pipeline.backup.drill import drill
 from merganser.pipeline.restore.sources import Wish
-from merganser.schemas.position import Position
+from merganser.schemas.errors import NotRestorable
+from merganser.schemas.position import Position, TopicPartition
 from restore.conftest import halfway
 from restore.town import Town, held
 from stories.world import World
@@ -131,3 +132,21 @@ def test_each_store_that_was_there_is_kept(tmp_path: Path) -> None:
 def _position(path: Path) -> Position:
     with StoreFile(path) as store:
         return store.position
+
+
+def test_a_log_with_more_partitions_does_not_lead_on_and_that_is_told(tmp_path: Path) -> None:
+    """By the dry run as well: a store of the old ones cannot follow it, nor be filled from it."""
+    town = old_town(tmp_path)
+    log, ends = town.world.log, town.ends
+    log.tables["keyed"] = replace(log.tables["keyed"], partitions=4)
+    log.partitions[TopicPartition("keyed", 3)] = []
+    log.start[TopicPartition("keyed", 3)] = 0
+    town.world.write(40)
+    for to in ("latest", AFTER):
+        restorer = town.restorer(tmp_path / f"{to[:6]}.duckdb", live=True)
+        plan = restorer.origin.plan(Wish(to, ("keyed",)))
+        assert plan.target == ends.of({"keyed"}) and "other partitions of keyed" in plan.notes()[0]
+        assert restorer.run(plan).position == plan.target
+    beyond = Position({tp: end + 1 for tp, end in ends.of({"keyed"}).items()})
+    with pytest.raises(NotRestorable, match="has other partitions of it now"):
+        town.restore(tmp_path / "x.duckdb", Wish(str(beyond)), live=True)
