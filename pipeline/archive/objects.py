@@ -122,7 +122,7 @@ class LocalObjects:
 
     def list(self, folder: str, after: str = "") -> Iterator[Found]:
         with self._named(folder):
-            for place, _, names in os.walk(self._root / folder):
+            for place, _, names in os.walk(self._root / folder, onerror=_unlisted, followlinks=True):
                 for each in names:
                     path = Path(place) / each
                     name = path.relative_to(self._root).as_posix()
@@ -157,6 +157,12 @@ class LocalObjects:
             yield
         except OSError as error:
             raise ArchiveUnavailable(self.url, f"{name}: {error.strerror or error}") from error
+
+
+def _unlisted(error: OSError) -> None:
+    """A folder that cannot be listed is not an empty one: to whom it is, all files in others are nobody's."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _make_folder(folder: Path) -> None:

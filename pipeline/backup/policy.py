@@ -49,8 +49,8 @@ def judge(backups: Collection[Backup], policy: Policy, now: datetime) -> list[Ve
         _keep(reasons, fulls[-1:], "the newest full one")
         _keep(reasons, fulls[-policy.full :] if policy.full else (), f"one of the newest {policy.full} full ones")
     if policy.days is not None:
-        since = now - timedelta(days=policy.days)
-        _keep(reasons, [b for b in ordered if b.created_at >= since], f"made in the last {policy.days:g} days")
+        young = [b for b in ordered if (now - b.created_at) / timedelta(days=1) <= policy.days]
+        _keep(reasons, young, f"made in the last {policy.days:g} days")
     _keep(reasons, [b for b in ordered if b.base in reasons], "the full one before it is kept")
     needed = {b.base for b in ordered if b.id in reasons}
     _keep(reasons, [b for b in ordered if b.id in needed], "a kept one was made after it")

@@ -52,6 +52,35 @@ def test_create_put_read_list_delete(tmp_path: Path) -> None:
     assert [f.name for f in place.list("x")] == ["x/z/1.json"]
 
 
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expiry that saw no backup would take all files for nobody's, and a restore for none that was made."""
+    place, scandir = LocalObjects(tmp_path), os.scandir
+    place.create("backups/1/manifest.json", b"1")
+    place.create("files/1.parquet", b"1")
+
+    def refused(folder: str) -> object:
+        if str(folder).endswith("backups"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert [found.name for found in place.list("files")] == ["files/1.parquet"]
+    assert list(place.list("none")) == []
+    for folder in ("backups", ""):
+        with pytest.raises(ArchiveUnavailable, match="Permission denied"):
+            list(place.list(folder))
+
+
+def test_a_folder_that_lies_elsewhere_is_a_part_of_it(tmp_path: Path) -> None:
+    """Moved to a larger disk, and linked: what is read by name is in the list too."""
+    place = LocalObjects(tmp_path / "archive")
+    place.create("log/a/1.json", b"1")
+    (tmp_path / "archive" / "log").rename(tmp_path / "disk")
+    (tmp_path / "archive" / "log").symlink_to(tmp_path / "disk")
+    assert place.read("log/a/1.json") == b"1"
+    assert [found.name for found in place.list("")] == ["log/a/1.json"] == [f.name for f in place.list("log")]
+
+
 def test_files_and_their_folders_are_on_the_disk_before_they_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,11 @@ def test_what_is_young_is_kept_with_the_full_one_that_it_needs() -> None:
     assert kept([F1, I1, F2, I2, F3, I3], days=5) == [F2, F3, I3]
 
 
+@pytest.mark.parametrize("days", [1e6, 1e12, float("inf")])
+def test_as_many_days_as_one_likes_keep_all(days: float) -> None:
+    assert kept([F1, I1, F2, F3], days=days) == [F1, I1, F2, F3]
+
+
 def test_either_reason_keeps() -> None:
     assert kept([F1, I1, F2, F3], full=1, days=20) == [F2, F3]
 
