@@ -226,6 +226,8 @@ def _decimal(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
+        if not value.isascii() or "_" in value:  # Python takes 1_0 for 10
+            raise ArithmeticError
         return Decimal(value)
     except ArithmeticError:
         raise Refused(value, "not a decimal number") from None
@@ -348,6 +350,27 @@ def to_json(value: Any) -> Any:
         case list() | tuple():
             return [to_json(item) for item in value]
     return str(value)
+
+
+def row_to_json(row: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, Any]:
+    """A row in the forms above, its nanoseconds too: those are whole numbers in it, which only their column tells."""
+    types = {f.name: f.type.required for f in fields}
+    return {name: _typed(value, types[name]) if name in types else to_json(value) for name, value in row.items()}
+
+
+def _typed(value: Any, type_: Type) -> Any:
+    match value:
+        case int() if type_.kind.endswith("-nanos"):
+            seconds, nanos = divmod(value, 1_000_000_000)
+            moment = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=seconds)
+            return f"{moment.isoformat()}.{nanos:09}{'' if type_.kind.startswith('local') else 'Z'}"
+        case list() if type_.kind == "array":
+            return [_typed(item, type_.element.required) for item in value]
+        case Mapping() if type_.kind == "map":
+            return {name: _typed(item, type_.element.required) for name, item in value.items()}
+        case Mapping() if type_.kind == "record":
+            return row_to_json(value, type_.fields)
+    return to_json(value)
 
 
 def _name_of(value: float) -> str:

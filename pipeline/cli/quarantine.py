@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,12 +25,13 @@ from .options import (
     open_log,
     option,
 )
-from .output import count, emit, emit_json, emit_table, plain, say
+from .output import count, emit, emit_json, emit_table, say
 
 if TYPE_CHECKING:
     from ...consumers.atomic import Place
     from ...consumers.batch import Poison
     from ...schemas.table import Table
+    from ...schemas.types import Field
     from ..quarantine.plan import Verdict
     from ..quarantine.retry import Tried
 
@@ -132,15 +134,18 @@ def retry(
             mine = Retry(cursor, declared, log, below.under(log) if below else log, candidates, timeout, bars)
             choice = Choice(reason, limit, _place(from_, table), rows)
             tried = mine.execute(choice) if execute else mine.preview(choice)
-    _show(table, tried, execute, json)
+    _show(declared, tried, execute, json)
 
 
-def _show(table: str, tried: Tried, execute: bool, json: bool) -> None:
+def _show(declared: Table, tried: Tried, execute: bool, json: bool) -> None:
+    from ...schemas.avro import row_type
     from ..quarantine.plan import WORDS
 
+    table = declared.name
     if json:
+        fields = row_type(table, declared.latest.schema).fields
         for verdict in tried.verdicts:
-            emit_json(_verdict(verdict, execute))
+            emit_json(_verdict(verdict, fields, execute))
     else:
         lines = [(count(number, "record"), WORDS[state]) for state, number in tried.sums.items()]
         emit_table(["quarantine of " + table, ""], lines)
@@ -158,7 +163,9 @@ def _show(table: str, tried: Tried, execute: bool, json: bool) -> None:
         say("nothing was written: --execute does it")
 
 
-def _verdict(verdict: Verdict, execute: bool) -> dict[str, Any]:
+def _verdict(verdict: Verdict, fields: Sequence[Field], execute: bool) -> dict[str, Any]:
+    from ...schemas.jsonrows import row_to_json
+
     mine = verdict.candidate
     written = execute and verdict.state == "ready"
     return {
@@ -168,7 +175,7 @@ def _verdict(verdict: Verdict, execute: bool) -> dict[str, Any]:
         "reason": mine.poison.reason,
         "state": "written" if written else verdict.state,
         "why": verdict.why or None,
-        "row": None if mine.row is None else plain(mine.row),
+        "row": None if mine.row is None else row_to_json(mine.row, fields),
     }
 
 

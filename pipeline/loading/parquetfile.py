@@ -64,7 +64,9 @@ class ParquetSource:
         return whole(arrays, self._table, rows.num_rows)
 
     def rows(self, first: int, rows: pa.RecordBatch) -> Iterator[Row]:
-        columns = {column: _values(rows.column(given), self._types[column]) for column, given in self._columns.items()}
+        columns = {
+            column: row_values(rows.column(given), self._types[column]) for column, given in self._columns.items()
+        }
         for i in range(rows.num_rows):
             values = {column: found[i] for column, found in columns.items()}
             yield Row(first + i, values, values)
@@ -133,7 +135,7 @@ _EPOCH = dt.datetime(1970, 1, 1)
 _EPOCH_UTC = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def _values(a: pa.Array, type_: Type) -> list[Any]:
+def row_values(a: pa.Array, type_: Type) -> list[Any]:
     """The values of *a* as a row holds them; what does not fit *type_* is left as it is, to be refused."""
     plain = a.cast(_countable(a.type)) if _countable(a.type) != a.type else a
     shape = _shape(a.type, type_)

@@ -16,6 +16,7 @@ from ...consumers.atomic import KeyValues, Place
 from ...consumers.batch import Poison, TableKeys
 from ...consumers.chunk import Chunk
 from ...consumers.decode import Decoded, TableDecoder, Versions
+from ...schemas.avro import row_type
 from ...schemas.decode import Decoder
 from ...schemas.encode import RowEncoder
 from ...schemas.errors import InvalidRow, TransformFailed
@@ -23,7 +24,7 @@ from ...schemas.partitioner import partition_of
 from ...schemas.position import TopicPartition
 from ...schemas.read import Damaged, schema_id
 from ...schemas.table import Table
-from ..replay.transform import dicts
+from ..loading.parquetfile import row_values
 from .plan import Candidate
 
 Row = dict[str, Any]
@@ -120,7 +121,11 @@ class Candidates:
             return None
         reader = self._readers.setdefault(version.id, Decoder(version, self._table.name))
         decoded = reader.decode([poison.value])
-        return None if decoded.bad else next(dicts(decoded.rows))
+        if decoded.bad:
+            return None
+        types = {f.name: f.type.required for f in row_type(self._table.name, version.schema).fields}
+        columns = decoded.rows.combine_chunks().to_batches()[0]
+        return {name: row_values(columns[name], types[name])[0] for name in columns.schema.names}
 
     def _decoded(self, found: Sequence[Candidate]) -> tuple[Decoded, TableKeys | None]:
         """What replicas would make of *found*."""

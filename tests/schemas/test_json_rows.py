@@ -120,6 +120,8 @@ def test_json_stands_for_each_type(kind: str, text: str, value: object) -> None:
         ("decimal", "0.00000000001"),
         ("decimal", '"a"'),
         ("decimal", '"NaN"'),
+        ("decimal", '"1_0"'),
+        ("decimal", '"\u0663"'),
         ("decimal", "true"),
         ("uuid", '"1234"'),
         ("date", '"31.1.2026"'),
