@@ -93,10 +93,8 @@ def export_table(
     with store.reading() as cursor:
         columns = _columns(cursor, table)
         check_types(table, columns, file_format)
+        _check_applied(positions(cursor)[1], at_least)
         read, applied = (position.of({table}) for position in positions(cursor))
-        if at_least is not None and not applied.reaches(at_least):
-            why = f"the store has applied {applied or 'nothing'}, not {at_least}"
-            raise NotFreshEnough("export", 0, why, "`merganser replica run --until-end` brings the store up first")
         names = ", ".join(map(quote, columns))
         rows = cursor.sql(f"SELECT {names} FROM {quote(table)} ORDER BY _partition, _offset").to_arrow_reader(_ROWS)
         with place.part() as part:
@@ -106,6 +104,14 @@ def export_table(
             done = Exported(table, place.name, file_format, count, size, sha256, str(read), str(applied), *digests)
             place.publish(part, done.manifest(), on_step)
     return done
+
+
+def _check_applied(applied: Position, at_least: Position | None) -> None:
+    """A token may be of a transaction, and so of other tables too."""
+    if at_least is not None and not applied.reaches(at_least):
+        mine = applied.of({tp.topic for tp in at_least})
+        why = f"the store has applied {mine or 'nothing'}, not {at_least}"
+        raise NotFreshEnough("export", 0, why, "`merganser replica run --until-end` brings the store up first")
 
 
 def _columns(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:

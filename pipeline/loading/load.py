@@ -99,6 +99,8 @@ def import_file(
     options = options or ImportOptions()
     if options.dedupe and not table.key:
         raise UsageError(f"table {table.name!r} has no key, so no row of it replaces another (--dedupe)")
+    if options.rejects is not None and options.rejects.exists() and options.rejects.samefile(file.path):
+        raise UsageError(f"--rejects names the file itself: {options.rejects}")
     with file.open(progress) as stream:
         source, matter = open_source(file, stream, options, table)
         wanted = Entry(table.name, table.topic_id, file.sha256, 1, matter, table.latest.id, file.name)

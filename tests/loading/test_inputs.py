@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from loading_tables import record, table
 
 from merganser.pipeline.loading import inputs
 from merganser.pipeline.loading.inputs import _glob_pattern, format_of, names, open_input
+from merganser.pipeline.loading.load import ImportOptions, import_file
 from merganser.pipeline.loading.rejects import default_path
 from merganser.pipeline.loading.remote import download, exists, listed, remove, upload
 from merganser.schemas.errors import BadInput, MerganserError, UsageError
@@ -204,3 +206,12 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
 )
 def test_rejects_lie_beside_the_file_or_here(source: str, rejects: str) -> None:
     assert default_path(source) == Path(rejects)
+
+
+def test_the_file_itself_is_no_place_for_its_rejects(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("id,n\nx,1\n")
+    options = ImportOptions(max_bad=9, rejects=tmp_path / "." / "in.csv")
+    with open_input(str(path)) as file, pytest.raises(UsageError, match="names the file itself"):
+        import_file(None, table(record(("id", "long"))), file, options)  # type: ignore[arg-type]
+    assert path.read_text() == "id,n\nx,1\n"

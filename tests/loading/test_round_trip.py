@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loading_tables import bad, encoded, record, scanned, table, values
 
+from merganser.consumers.storefile import StoreFile
 from merganser.pipeline.loading import export
 from merganser.pipeline.loading.export import MANIFEST, export_table
 from merganser.pipeline.loading.inputs import open_input
@@ -27,6 +28,8 @@ from merganser.schemas.errors import NotFreshEnough, UnknownTable, UsageError
 from merganser.schemas.position import Position
 from merganser.schemas.table import Table
 from merganser.schemas.types import Type, quote
+from restore.town import Town
+from stories.world import World
 from support.avro_strategies import patient, rows_of, schemas_and_rows
 
 
@@ -221,3 +224,16 @@ def test_a_kill_at_each_step_leaves_no_manifest_without_its_file(tmp_path: Path)
         assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".part")) == there
     done = export_table(MemoryStore(DECLARED, ROWS), "t", str(to), "csv", force=True)
     assert (tmp_path / ("t.csv" + MANIFEST)).read_bytes() == done.manifest()
+
+
+def test_a_token_of_a_transaction_over_other_tables_is_asked_of_the_whole_store(tmp_path: Path) -> None:
+    world = World(1)
+    world.write(60)
+    town = Town(world, tmp_path)
+    town.apply(town.ends)
+    with StoreFile(town.store) as store:
+        done = export_table(store, "plain", str(tmp_path / "t.json"), "json", at_least=town.ends)
+        assert Position.parse(done.position) == town.ends.of({"plain"})
+        beyond = Position({tp: end + (tp.topic == "keyed") for tp, end in town.ends.items()})
+        with pytest.raises(NotFreshEnough, match="not keyed/0"):
+            export_table(store, "plain", str(tmp_path / "u.json"), "json", at_least=beyond)
