@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from ...schemas.errors import ArchiveDamaged, UnknownBackup
 from ..archive.objects import Objects
 from .manifest import FOLDER, MARKS, Backup, BadManifest, decode, is_id, manifest_name, mark_name, read_mark
+
+if TYPE_CHECKING:
+    from .snapshot import State
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,14 @@ def _found(objects: Objects, id_: str) -> Found:
     return Found(id_, backup)
 
 
-def newest_full(backups: Sequence[Backup], group: str) -> Backup | None:
-    """The newest full backup of the store of *group*."""
-    return next((b for b in reversed(backups) if b.type == "full" and b.group == group), None)
+def newest_full(backups: Sequence[Backup], group: str, state: State) -> Backup | None:
+    """The newest full backup of the store of *group* that leads to *state*: it has those very topics, all of them,
+    and none further. A store may follow more tables since, or have been restored to a point before the newest."""
+    fulls = (b for b in reversed(backups) if b.type == "full" and b.group == group)
+    return next((b for b in fulls if _leads_to(b, state)), None)
+
+
+def _leads_to(full: Backup, state: State) -> bool:
+    ids, read = {table.topic: table.topic_id for table in full.tables}, full.read
+    same = all(ids.get(table.topic) == table.topic_id for table in state.tables)
+    return same and all(tp in read and read[tp] <= offset for tp, offset in state.read.items())

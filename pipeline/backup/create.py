@@ -54,7 +54,7 @@ class Backups:
     step: Callable[[str], None] = lambda step: None
 
     def create(self, source: Source, request: Request, archive_up_to: ArchiveUpTo) -> Backup:
-        """A backup of *source*, which may be live. An incremental one without a full one before it is made full.
+        """A backup of *source*, which may be live. An incremental one without a full one that leads to it is made full.
 
         BackupFailed, BackupBusy, ArchiveUnavailable, ArchiveDamaged; what *archive_up_to* raises.
         """
@@ -97,11 +97,12 @@ class Backups:
             lease.release()
 
     def _content(self, blank: Backup, source: Source, before: Sequence[Backup], lease: Lease) -> Backup:
-        base = newest_full(before, source.group) if blank.type == "incr" else None
-        if base is not None:
+        base = None
+        if blank.type == "incr":
             state = patiently(source, state_of)
+            base = newest_full(before, source.group, state)
             snapshot = Snapshot(state, (), 0)
-        else:
+        if base is None:
             known = {listed.name: Bytes(listed.size, listed.sha256) for b in before for listed in b.files}
             taker = Snapshotter(self.objects, self.key, self.limits, _Renewing(self.watch, lease), self.step)
             snapshot = taker.take(source, known)

@@ -90,7 +90,7 @@ def create(
         emit_json(made)
         return
     if made["type"] != type_:
-        say("there was no full backup of this store to begin with: this one is full")
+        say("no full backup leads to this store as it is: this one is full")
     emit(made["id"])
     say(f"{made['type']}, {count(made['rows'], 'row')}, {made['new_bytes']:,} new bytes, at {made['position']}")
 
