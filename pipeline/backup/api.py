@@ -82,7 +82,7 @@ def restore(
     is there, and keeps it beside. NotRestorable, StoreInTheWay, StoreLocked, ArchiveDamaged, WrongKey.
     """
     origin = Origin(archive, log)
-    plan = origin.plan(Wish(str(to), tuple(tables), base))
+    plan = origin.plan(Wish(str(to), tuple(tables), base, group=group))
     return Restorer(origin, Path(store), group_of(plan.base, group), force, limits).run(plan)
 
 

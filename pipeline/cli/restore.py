@@ -26,7 +26,7 @@ from .options import (
 )
 from .output import count, emit, emit_json, say
 
-Group = Annotated[str | None, option("--group", "Group of the new store. Without it: the backup's.")]
+Group = Annotated[str | None, option("--group", "Group of the new store, and whose tables. Without it: the backup's.")]
 Force = Annotated[bool, option("--force", "Replace a store that is there; it is kept beside the new one.")]
 
 
@@ -63,7 +63,7 @@ def restore(
     log = open_log_above(place, bootstrap_servers, registry, timeout)
     try:
         origin = Origin(place, log)
-        plan = origin.plan(Wish(to, tuple(comma_separated(tables)), base))
+        plan = origin.plan(Wish(to, tuple(comma_separated(tables)), base, group=group))
         its_group = group_of(plan.base, group)
         if dry_run:
             emit_json(plan.fields()) if json else emit("\n".join(plan.lines()))

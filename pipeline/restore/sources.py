@@ -23,12 +23,14 @@ NO_BASE = "none"
 @dataclass(frozen=True)
 class Wish:
     """What is asked for: *to* is ``latest``, a position or a time; *base* the id of a backup, or ``none``. *topic_ids*
-    say which topics are meant, where a name has had several."""
+    say which topics are meant, where a name has had several. *group* is whose tables are meant, unless *tables* or a
+    position says it."""
 
     to: str = LATEST
     tables: tuple[str, ...] = ()
     base: str | None = None
     topic_ids: Mapping[str, str] = field(default_factory=dict)
+    group: str | None = None
 
     @classmethod
     def of(cls, backup: Backup) -> Wish:
@@ -90,7 +92,7 @@ class Origin:
         known = set(self.archive.topics()) | {table.topic for backup in backups for table in backup.tables}
         named = set(wish.tables) or {tp.topic for tp in position or ()}
         if not named:
-            newest = max(backups, key=lambda b: b.id, default=None)
+            newest = _newest_of(wish.group, backups)
             named = known if newest is None else {table.topic for table in newest.tables}
         for table in sorted(named - known):
             hint = f"the archive has: {', '.join(sorted(known)) or 'nothing'}"
@@ -193,6 +195,22 @@ def _newest(sources: Sources, partitions: Collection[TopicPartition]) -> Positio
         newest = max(fulls, key=lambda b: b.id).read
         ends = {tp: max(end, newest[tp]) for tp, end in ends.items()}
     return Position({tp: max(end, sources.live[tp].end) if sources.leads_on(tp) else end for tp, end in ends.items()})
+
+
+def _newest_of(group: str | None, backups: Sequence[Backup]) -> Backup | None:
+    """The backup whose tables are meant. UsageError if it cannot be told: stores of several groups, with other
+    tables each, may be backed up into one archive."""
+    ordered = sorted(backups, key=lambda b: b.id)
+    newest = {b.group: b for b in ordered}
+    if group in newest:
+        return newest[group]
+    tables = {name: ", ".join(sorted(t.topic for t in b.tables)) for name, b in newest.items()}
+    if len(set(tables.values())) > 1:
+        groups = "; ".join(f"{name}: {held}" for name, held in sorted(tables.items()))
+        error = UsageError(f"the archive has backups of several groups, of other tables each ({groups})")
+        error.hint = "--group says whose store is restored, or --tables what"
+        raise error
+    return ordered[-1] if ordered else None
 
 
 def _holds(backup: Backup, sources: Sources, partitions: Collection[TopicPartition]) -> bool:
