@@ -26,7 +26,7 @@ from ..schemas.position import Position
 from .archive.archive import Archive
 from .archive.archiver import Archiver
 from .archive.segments import SegmentLimits
-from .backup.api import ARCHIVE_TIMEOUT_S, archive_up_to
+from .backup.api import ARCHIVE_TIMEOUT_S, archive_up_to, lacking
 from .backup.catalog import catalog
 from .backup.create import Backups, Request
 from .backup.expire import expire
@@ -286,8 +286,8 @@ class Node:
 
     def _up_to(self, archive: Archive, position: Position, timeout_s: float) -> None:
         """By the node's own archiver, if it runs."""
-        if self.archiver is not None and self.archiver.error is None:
-            self.archiver.until(position)
-            self.archiver.wait(position, timeout_s)
-        else:
-            archive_up_to(archive, self._log, position, timeout_s)
+        if self.archiver is None or self.archiver.error is not None:
+            archive_up_to(archive, self._log, self._replica, position, timeout_s)
+        elif rest := lacking(archive, self._log, self._replica, position):
+            self.archiver.until(rest)
+            self.archiver.wait(rest, timeout_s)

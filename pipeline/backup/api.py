@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...consumers.dbfile import stored_tables
 from ...consumers.storefile import StoreFile
-from ...schemas.errors import UsageError, WrongArchive
+from ...schemas.errors import BackupFailed, UsageError, WrongArchive
 from ...schemas.position import Position
 from ..archive.archive import Archive
 from ..archive.archiver import Archiver
+from ..archive.log import ArchiveLog
 from ..restore.restore import Restored, Restorer
 from ..restore.sources import Origin, Wish
 from .create import Backups, Request
@@ -49,18 +51,33 @@ def backup(
     archive.claim(log.cluster_id)
     maker = Backups(archive.objects, archive.key, watch=watch or Unwatched())
     source: Source = replica
-    return maker.create(source, Request(type, annotations or {}), lambda at: archive_up_to(archive, log, at, timeout))
+    request = Request(type, annotations or {})
+    return maker.create(source, request, lambda at: archive_up_to(archive, log, source, at, timeout))
 
 
-def archive_up_to(archive: Archive, log: Log, position: Position, timeout_s: float) -> None:
-    """Archive all below *position*, in a moment if an archiver keeps up already."""
-    tables = sorted({tp.topic for tp in position})
-    below = archive.log()
-    if tables and below.ends(list(position)).reaches(position):
-        return
-    if tables:
-        with Archiver(log, archive, tables, until=position) as archiver:
-            archiver.wait(position, timeout_s)
+def archive_up_to(archive: Archive, log: Log, source: Source, position: Position, timeout_s: float) -> None:
+    """Archive all below *position*, where *source* is, in a moment if an archiver keeps up already. BackupFailed."""
+    rest = lacking(archive, log, source, position)
+    if rest:
+        with Archiver(log, archive, sorted({tp.topic for tp in rest}), until=rest) as archiver:
+            archiver.wait(rest, timeout_s)
+
+
+def lacking(archive: Archive, log: Log, source: Source, position: Position) -> Position:
+    """That of *position* which the archive does not reach, of the very topics that *source* holds. BackupFailed where
+    it never will: the log has another topic of that name by now, or none."""
+    with source.reading() as cursor:
+        ids = {name: table.topic_id for name, table in stored_tables(cursor).items()}
+    ends = ArchiveLog(archive, ids).ends(list(position))
+    rest = Position({tp: offset for tp, offset in position.items() if ends.get(tp, -1) < offset})
+    found = log.identify({tp.topic for tp in rest})
+    for tp, offset in sorted(rest.items()):
+        if tp.topic not in found or found[tp.topic].topic_id != ids.get(tp.topic):
+            why = f"table {tp.topic!r}: the log does not have its topic any more, which is archived up to"
+            failed = BackupFailed(f"{why} {tp}:{max(0, ends.get(tp, 0))}, and the store is at {offset}")
+            failed.hint = "`merganser export` saves the rows; a store without that table can be backed up"
+            raise failed
+    return rest
 
 
 def restore(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from merganser.consumers.storefile import StoreFile
+from merganser.pipeline.backup.api import archive_up_to, lacking
 from merganser.pipeline.backup.create import Backups, Request
 from merganser.pipeline.backup.drill import drill
 from merganser.pipeline.restore.sources import Wish
+from merganser.schemas.errors import BackupFailed
 from merganser.schemas.position import Position
 from restore.conftest import halfway
 from restore.test_remade_topics import make_anew
@@ -75,3 +79,22 @@ def test_a_topic_that_was_made_anew(tmp_path: Path) -> None:
     town.restore(tmp_path / "new.duckdb", Wish())
     assert held(tmp_path / "new.duckdb") == held(town.store)
     assert Position.parse(made.position) == town.ends
+
+
+def test_a_store_whose_topic_is_gone_does_not_wait_for_the_archive(tmp_path: Path) -> None:
+    """What was archived before is enough; what was not never will be, and that is told at once."""
+    town = town_of(tmp_path)
+    part = halfway(town.ends, 1, 2)
+    town.apply(part)
+    town.archive_up_to(part)
+    with StoreFile(town.store) as source:
+        assert not lacking(town.archive, town.world.log, source, part)  # type: ignore[arg-type]
+        further = lacking(town.archive, town.world.log, source, town.ends)  # type: ignore[arg-type]
+        assert further == town.ends
+    make_anew(town, 900)
+    town.archive_up_to(town.ends)
+    with StoreFile(town.store) as source:
+        assert not lacking(town.archive, town.world.log, source, part)  # type: ignore[arg-type]
+        beyond = Position({tp: offset + 1 for tp, offset in part.items()})
+        with pytest.raises(BackupFailed, match="does not have its topic any more"):
+            archive_up_to(town.archive, town.world.log, source, beyond, 60)  # type: ignore[arg-type]
