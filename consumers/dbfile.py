@@ -89,6 +89,14 @@ class StoredTable:
         return self.key, self.key_encoding if self.key else "avro"
 
 
+#: What is to be done where it is not the file that is wrong.
+_DISK = {
+    "No space left": "make room on that disk, and run it again",
+    "Permission denied": "check who may read and write that file and its folder",
+    "Read-only file system": "the store's folder has to be writable",
+}
+
+
 def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """DuckDB's connection to the file, with its times in UTC; StoreLocked or StoreFormat in place of DuckDB's own
     words."""
@@ -113,7 +121,8 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         first = str(error).splitlines()[0]
         if "lock" in first:
             raise StoreLocked(str(path), _holder(first)) from error
-        raise StoreFormat(str(path), first) from error
+        hint = next((hint for words, hint in _DISK.items() if words in first), StoreFormat.hint)
+        raise StoreFormat(str(path), first, hint=hint) from error
     except duckdb.Error as error:
         raise StoreFormat(str(path), str(error).splitlines()[0]) from error
     try:

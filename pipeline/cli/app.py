@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -109,6 +110,24 @@ def main(args: Sequence[str] | None = None) -> int:
         if os.environ.get("MERGANSER_DEBUG"):
             raise
         return _failed(error, _words(sys.argv[1:] if args is None else args))
+    except OSError as error:
+        if os.environ.get("MERGANSER_DEBUG"):
+            raise
+        return _failed(_of_the_system(error), _words(sys.argv[1:] if args is None else args))
+
+
+_HINTS = {
+    **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "make room there, and run it again"),
+    **dict.fromkeys([errno.EACCES, errno.EPERM, errno.EROFS], "check who may read and write there"),
+}
+
+
+def _of_the_system(error: OSError) -> MerganserError:
+    """What a disk says, a full one or one that cannot be written to."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    failed = MerganserError(": ".join([*names, error.strerror or str(error)]))
+    failed.hint = _HINTS.get(error.errno or 0, "")
+    return failed
 
 
 def _failed(error: MerganserError, command: str) -> int:

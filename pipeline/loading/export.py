@@ -152,7 +152,7 @@ class _Place:
 
     def __init__(self, to: str, force: bool) -> None:
         parts = urlsplit(to)
-        if not to or to.endswith("/"):
+        if not to or to.endswith("/") or ("://" not in to and Path(to).is_dir()):
             raise UsageError(f"--to names a file, not {to!r}")
         self._url = to if "://" in to and parts.scheme != "file" else None
         self._path = Path(unquote(parts.path) if parts.scheme == "file" else to)

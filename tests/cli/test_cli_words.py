@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 import typer
 
 import merganser
+import merganser.pipeline.cli.app as app_module
 from merganser.pipeline.cli.app import app
 from merganser.schemas.errors import UnknownTable
 from support.cli import MERGANSER, Cli
@@ -181,3 +183,25 @@ def test_a_traceback_ends_with_the_hint() -> None:
 def test_an_error_without_a_hint_of_its_own_names_the_command(words: list[str], command: str, cli: Cli) -> None:
     failed = cli(*words)
     assert failed.err.splitlines()[-1] == f"hint: `merganser {command} --help` lists the options"
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "make room there"),
+        (errno.EROFS, "check who may"),
+        (errno.EIO, "--debug export"),
+    ],
+)
+def test_what_a_disk_says_is_one_line_and_a_hint(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**how: object) -> None:
+        raise OSError(number, os.strerror(number), "/some/file")
+
+    group = type("App", (), {"__call__": staticmethod(fails)})()
+    monkeypatch.setattr(app_module, "app", group)
+    monkeypatch.setattr(app_module, "_words", lambda args: "export")
+    assert app_module.main(["export"]) == 1
+    error, told = capsys.readouterr().err.splitlines()
+    assert error == f"error: /some/file: {os.strerror(number)}" and hint in told

@@ -155,6 +155,8 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
         export_table(store, "u", str(tmp_path / "t.csv"), "csv")
     with pytest.raises(NotFreshEnough, match="t/0:2, not t/0:3"):
         export_table(store, "t", str(tmp_path / "t.csv"), "csv", at_least=Position.parse("t/0:3"))
+    with pytest.raises(UsageError, match="--to names a file"):
+        export_table(store, "t", str(tmp_path), "csv", force=True)
     with pytest.raises(UsageError, match="folder does not exist"):
         export_table(store, "t", str(tmp_path / "no" / "t.csv"), "csv")
     assert not list(tmp_path.iterdir())
