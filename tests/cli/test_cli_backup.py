@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import merganser as mg
 from merganser.consumers.storefile import StoreFile
+from merganser.pipeline.loading.ledger import LEDGER
 from support.cli import MERGANSER, Cli, Shop
 from support.waiting import wait_for
 
@@ -249,9 +250,10 @@ def test_a_node_archives_and_makes_its_backups(node: Path, cli: Cli, orders: str
         with urllib.request.urlopen(f"{said()['http']['url']}/metrics", timeout=10) as answer:
             return {f.name: f.samples for f in text_string_to_metric_families(answer.read().decode())}
 
-    archived = metrics()["merganser_archived_offset"]
+    # The ledger of imports is archived as well, once another test of the session has made one.
+    archived = [s for s in metrics()["merganser_archived_offset"] if s.labels["table"] != LEDGER]
     assert sum(sample.value for sample in archived) == 2 and {s.labels["table"] for s in archived} == {orders}
-    assert [s.value for s in metrics()["merganser_archive_stopped"]] == [0]
+    assert {s.value for s in metrics()["merganser_archive_stopped"]} == {0}
     wait_for("the look at the log's end", lambda: {s.value for s in metrics()["merganser_archive_lag_records"]} == {0})
     [last] = metrics()["merganser_backup_last_timestamp_seconds"]
     assert last.value == datetime.fromisoformat(made["created"]).timestamp()
