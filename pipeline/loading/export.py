@@ -33,6 +33,7 @@ from ...schemas.position import Position
 from ...schemas.table import RESERVED_COLUMNS
 from ...schemas.types import quote
 from ..files import sync_folder
+from .inputs import packed_by_name
 from .remote import upload
 from .writers import WRITERS, FileFormat, check_types
 
@@ -139,6 +140,10 @@ class _Place:
         parts = urlsplit(to)
         if not to or to.endswith("/"):
             raise UsageError(f"--to names a file, not {to!r}")
+        if packed_by_name(to):
+            error = UsageError(f"{to}: an export is not packed, and its name would say that it is")
+            error.hint = "leave the ending out, and pack the file afterwards; `merganser import` reads it packed too"
+            raise error
         self._url = to if "://" in to and parts.scheme != "file" else None
         self._path = Path(unquote(parts.path) if parts.scheme == "file" else to)
         self.name = to.rpartition("/")[2]

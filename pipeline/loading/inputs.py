@@ -93,6 +93,11 @@ def names(patterns: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def packed_by_name(name: str) -> bool:
+    """Whether the file *name* is called as one that is packed."""
+    return name.lower().endswith(_PACKED)
+
+
 def format_of(name: str, wanted: str | None = None) -> Format:
     """What the file *name* is, by its name unless *wanted* says it."""
     if wanted is not None:

@@ -138,6 +138,13 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert to.read_text() != "mine"
 
 
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.JSONL.ZST", "t.parquet.gzip"])
+def test_an_export_is_not_called_as_if_it_were_packed(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not packed"):
+        export_table(MemoryStore(DECLARED, ROWS), "t", str(tmp_path / name), "csv")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
     store = MemoryStore(DECLARED, ROWS)
 
