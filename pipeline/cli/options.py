@@ -43,6 +43,9 @@ Servers = Annotated[
     str | None,
     option("--bootstrap-servers", "Kafka's address. Without it: the local broker, started if it does not run."),
 ]
+ServersAtHand = Annotated[
+    str | None, option("--bootstrap-servers", "Kafka's address. Without it: the local broker, if it runs.")
+]
 RegistryUrl = Annotated[
     str | None, option("--registry", "URL of a schema registry. Without it: schemas live in the log.")
 ]

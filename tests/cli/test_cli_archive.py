@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -71,6 +72,19 @@ def test_a_replica_is_filled_from_the_archive(cli: Cli, orders: str, archived: P
     assert [row["sku"] for row in done.json] == ["a", "b"]
     cli(*run, "--archive", tmp_path / "nothing").failed(1, "there is no archive")
     cli(*run[:-3], "--store", tmp_path / "s", "--split", "--archive", archived).failed(2, "--split")
+
+
+def test_a_local_broker_of_another_cluster_does_not_hinder_a_check(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Archive(str(tmp_path / "lost")).claim("the cluster that is lost")
+    cli("archive", "check", "--archive", tmp_path / "lost").failed(1, "is the archive of cluster the cluster that")
+    monkeypatch.delenv("MERGANSER_BOOTSTRAP_SERVERS")
+    monkeypatch.setenv("MERGANSER_HOME", os.environ["MERGANSER_TEST_HOME"])
+    if not cli("broker", "status", "--json").json[0]["running"]:
+        pytest.skip("the tests' broker is no local one")
+    done = cli("archive", "check", "--archive", tmp_path / "lost", "--json")
+    assert done.code == 0 and done.json[0]["sound"] and not done.json[0]["log_asked"]
 
 
 def test_an_encrypted_archive_is_read_with_its_key_only(cli: Cli, orders: str, tmp_path: Path) -> None:
