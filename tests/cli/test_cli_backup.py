@@ -38,6 +38,7 @@ def test_a_backup_is_made_listed_proved_and_restored(cli: Cli, shop: Shop, tmp_p
     assert [(b["id"], b["base"]) for b in listed] == [(made["id"], None), (again.out.strip(), made["id"])]
     assert "why=a test" in cli("backup", "list", *place).out
     proved = cli("backup", "verify", *place, "--drill")
+    assert proved.err.startswith("sound: 2 backups, ")
     assert proved.code == 0 and proved.out.count("2 rows, every digest as it was backed up") == 2
     shown = cli("restore", *place, "--store", tmp_path / "new.duckdb", "--dry-run").out
     assert f"base     {made['id']}, 2 rows" in shown and "log      not needed" in shown
@@ -112,7 +113,7 @@ def test_where_there_is_no_archive_nothing_is_made(
         (["restore", "--store", "new.duckdb", "--to", "2026-01-31T12:00:00"], "no zone"),
         (["restore", "--store", "new.duckdb", "--tables", "nonsense"], "unknown table"),
         (["restore", "--store", "new.duckdb", "--base", "2020"], "no backup '2020'"),
-        (["restore", "--store", "new.duckdb", "--base", "none"], "--group"),
+        (["restore", "--store", "new.duckdb", "--base", "none"], "no backup is begun with, so the group"),
     ],
 )
 def test_wrong_use_is_one_line_and_a_hint(

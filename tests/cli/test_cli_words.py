@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import merganser
 from merganser.pipeline.cli.app import app
@@ -181,3 +182,18 @@ def test_a_traceback_ends_with_the_hint() -> None:
 def test_an_error_without_a_hint_of_its_own_names_the_command(words: list[str], command: str, cli: Cli) -> None:
     failed = cli(*words)
     assert failed.err.splitlines()[-1] == f"hint: `merganser {command} --help` lists the options"
+
+
+GROUPS = sorted({words.split()[1] for words in COMMANDS if words.count(" ") > 1})
+
+
+@pytest.mark.parametrize("words", [[], *([group] for group in GROUPS)])
+def test_a_list_of_commands_cuts_no_sentence(words: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*words, "--help"], terminal_width=80).output.split("Commands:")[1]
+    assert "..." not in shown
+
+
+def test_a_decision_on_what_is_no_transaction_is_not_written(cli: Cli, orders: str) -> None:
+    wrong = cli("tx", "resolve", "f935f827", "--tables", orders, "--discard")
+    wrong.failed(2, "'f935f827' is no transaction's id")
+    assert "`merganser status`" in wrong.err
