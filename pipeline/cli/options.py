@@ -55,7 +55,7 @@ AsJson = Annotated[bool, option("--json", "JSON instead of text.")]
 Store = Annotated[Path, option("--store", "The replica's DuckDB file.", dir_okay=False)]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", autocompletion=complete_tables)]
 ArchiveUrl = Annotated[
-    str | None, option("--archive", "An archive: a folder, s3://bucket/prefix, or what else obstore knows.")
+    str | None, option("--archive", "An archive: a folder, s3://bucket/prefix, gs://… or az://….")
 ]
 KeyFile = Annotated[
     Path | None, option("--key-file", "File with the key of an encrypted archive (64 hex digits).", dir_okay=False)
@@ -64,7 +64,7 @@ Execute = Annotated[bool, option("--execute", "Do it. Without this, only say wha
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
 
 TheArchive = Annotated[
-    str, option("--archive", "The archive: a folder, s3://bucket/prefix, or what else obstore knows.")
+    str, option("--archive", "The archive: a folder, s3://bucket/prefix, gs://… or az://….")
 ]
 
 To = Annotated[str, option("--to", "latest, a position (orders/0:120,orders/1:98), or a time (2026-01-31T12:00:00Z).")]
