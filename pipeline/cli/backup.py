@@ -195,12 +195,13 @@ def expire(
     from ..archive.archive import open_archive
     from ..backup import expire as expiry
     from ..backup.policy import Policy
+    from ..backup.verify import verify as read_again
 
     place, now = open_archive(archive, key_file), datetime.now(UTC)
     if forget is not None:
         if keep_full is not None or keep_days is not None or dry_run:
             raise UsageError("--forget stands alone")
-        expiry.forget(place.objects, forget)
+        expiry.forget(place.objects, forget, lambda each: bool(read_again(place, [each], everything=False).findings))
         emit_json({"forgotten": forget}) if json else emit(f"forgotten {forget}")
         return
     policy = Policy(keep_full, keep_days)
@@ -222,7 +223,8 @@ class BackupsDamaged(MerganserError):
 
     def __init__(self, url: str, findings: int) -> None:
         super().__init__(f"archive {url}: {count(findings, 'thing')} wrong with its backups")
-        self.hint = "put files back from a copy; `backup expire --forget ID` gives a damaged backup up"
+        mend = "put files back from a copy, or remove those of backups: the next full one writes what it needs anew"
+        self.hint = f"{mend}; `backup expire --forget ID` gives a damaged backup up"
 
 
 def parse_notes(texts: list[str] | None) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,8 @@ import pytest
 
 import merganser as mg
 from merganser.consumers.storefile import StoreFile
+from merganser.pipeline.archive.check import check
+from merganser.pipeline.cli.bars import Bars
 from support.cli import MERGANSER, Cli, Shop
 from support.waiting import wait_for
 
@@ -73,6 +77,42 @@ def test_damage_is_told_and_refused(cli: Cli, archive: Path, tmp_path: Path) -> 
     assert "deleted" in cli("backup", "list", "--archive", copy).out
     cli("backup", "expire", "--archive", copy, "--forget", manifest.parent.name)
     assert cli("backup", "list", "--archive", copy, "--json").json == []
+
+
+def test_damage_that_only_reading_shows_has_a_way_out(cli: Cli, shop: Shop, archive: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "archive"
+    subprocess.run(["cp", "-r", archive, copy], check=True)
+    file = max((copy / "files").iterdir(), key=lambda path: path.stat().st_size)
+    good = file.read_bytes()
+    file.write_bytes(good[:40] + bytes([good[40] ^ 1]) + good[41:])
+    create = ["backup", "create", "--store", shop.store, "--archive", copy]
+    again = cli(*create).out.strip()  # names the file, and does not read it
+    damaged = cli("backup", "verify", "--archive", copy)
+    assert damaged.code == 1 and again in damaged.out and "remove those of backups" in damaged.err
+    cli("backup", "expire", "--archive", copy, "--forget", again)
+    assert again not in cli("backup", "list", "--archive", copy).out
+    file.unlink()
+    assert cli(*create).code == 0 and file.read_bytes() == good
+    assert cli("backup", "verify", "--archive", copy, "--drill").code == 0
+
+
+def test_reading_an_archive_comes_to_its_end_beside_backups(archive: Path) -> None:
+    told: list[tuple[int, int]] = []
+    check(mg.Archive(archive), tell=lambda read, of: told.append((read, of)))
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_a_step_that_comes_again_has_the_bar_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Bars() as bars:
+        for _ in range(3):
+            bars.begin("load", 5)
+            bars.advance(5)
+            bars.begin("apply", 0)
+    last = screen.getvalue().rpartition("\x1b[1A")[2]
+    assert last.count("load") == last.count("apply") == 1 and last.count("100 %") == 2
 
 
 def test_expire_says_what_it_keeps_and_why(cli: Cli, shop: Shop, tmp_path: Path) -> None:
