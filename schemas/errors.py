@@ -286,7 +286,7 @@ class UnknownBackup(UsageError):
     hint: str = "`merganser backup list --archive URL` shows the backups"
 
     def what(self) -> str:
-        return f"archive {self.url} has no backup {self.id!r}{f' ({self.why})' if self.why else ''}"
+        return f"archive {self.url} has no backup {self.id!r}{f': {self.why}' if self.why else ''}"
 
 
 @dataclass(eq=False)

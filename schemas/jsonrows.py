@@ -255,32 +255,47 @@ def _time(value: Any) -> dt.time:
         raise Refused(value, "not an ISO 8601 time (12:34:56.789)") from None
 
 
-def _datetime(value: Any) -> dt.datetime:
-    text, nanos = _without_fraction(_text(value, "an ISO 8601 timestamp"))
-    return _moment(value, text).replace(microsecond=_micros(value, nanos))
+def _instant(value: Any) -> dt.datetime:
+    moment, nanos = _zoned(value)
+    return moment.replace(microsecond=_micros(value, nanos))
 
 
-def _nanos(value: Any) -> int:
-    text, nanos = _without_fraction(_text(value, "an ISO 8601 timestamp"))
-    moment = _moment(value, text)
-    if moment.tzinfo is None:
-        raise Refused(value, "a timestamp without a zone is no instant: end it with Z or +hh:mm")
+def _local(value: Any) -> dt.datetime:
+    moment, nanos = _unzoned(value)
+    return moment.replace(microsecond=_micros(value, nanos))
+
+
+def _instant_nanos(value: Any) -> int:
+    moment, nanos = _zoned(value)
     return _since_epoch(moment) + nanos
 
 
 def _local_nanos(value: Any) -> int:
-    text, nanos = _without_fraction(_text(value, "an ISO 8601 timestamp"))
-    moment = _moment(value, text)
-    if moment.tzinfo is not None:
-        raise Refused(value, "a local timestamp has no zone")
+    moment, nanos = _unzoned(value)
     return _since_epoch(moment.replace(tzinfo=dt.UTC)) + nanos
 
 
-def _moment(value: Any, text: str) -> dt.datetime:
+def _zoned(value: Any) -> tuple[dt.datetime, int]:
+    moment, nanos = _moment(value)
+    if moment.tzinfo is None:
+        raise Refused(value, "a timestamp without a zone is no instant: end it with Z or +hh:mm")
+    return moment, nanos
+
+
+def _unzoned(value: Any) -> tuple[dt.datetime, int]:
+    moment, nanos = _moment(value)
+    if moment.tzinfo is not None:
+        raise Refused(value, "a local timestamp has no zone: leave it out")
+    return moment, nanos
+
+
+def _moment(value: Any) -> tuple[dt.datetime, int]:
+    """The whole second, and the nanoseconds after it."""
+    text, nanos = _without_fraction(_text(value, "an ISO 8601 timestamp"))
     try:
         if "T" not in text and " " not in text:
             raise ValueError("a date alone")
-        return dt.datetime.fromisoformat(text)
+        return dt.datetime.fromisoformat(text), nanos
     except ValueError:
         raise Refused(value, "not an ISO 8601 timestamp (2026-01-31T12:34:56.789Z)") from None
 
@@ -316,11 +331,11 @@ _BY_KIND: dict[str, Convert] = {
     "date": _date,
     "time-millis": _time,
     "time-micros": _time,
-    "timestamp-millis": _datetime,
-    "timestamp-micros": _datetime,
-    "timestamp-nanos": _nanos,
-    "local-timestamp-millis": _datetime,
-    "local-timestamp-micros": _datetime,
+    "timestamp-millis": _instant,
+    "timestamp-micros": _instant,
+    "timestamp-nanos": _instant_nanos,
+    "local-timestamp-millis": _local,
+    "local-timestamp-micros": _local,
     "local-timestamp-nanos": _local_nanos,
 }
 

@@ -119,7 +119,7 @@ class Archiver:
 
     @property
     def position(self) -> Position:
-        """All below is archived."""
+        """All below is archived, or was gone before the archive of its partition began."""
         return self._progress.applied
 
     @property
@@ -281,7 +281,7 @@ class Archiver:
         self._assign()
 
     def _advance(self, courses: Collection[Course]) -> None:
-        ends = Position({course.tp: course.chain.end for course in courses})
+        ends = Position({course.tp: course.end for course in courses})
         self._progress.advance(ends, ends)
 
     # -- beginning, and beginning again ------------------------------------------------------
@@ -298,7 +298,7 @@ class Archiver:
                 self._declare_stopped(why)
                 continue
             self._courses |= {course.tp: course for course in courses}
-        ends = Position({tp: course.chain.end for tp, course in self._courses.items()})
+        ends = Position({tp: course.end for tp, course in self._courses.items()})
         self._progress.hold(ends, ends)
         if first is not None and self._nothing_left:
             raise first

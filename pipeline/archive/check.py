@@ -146,7 +146,7 @@ class _Check:
         heads = {name: self._archive.objects.read(name) for name in self._heads()}  # before what they lead to
         self._files = {found.name: found for found in self._archive.objects.list("")}
         self._report.files = len(self._files)
-        self._total = sum(found.size for name, found in self._files.items() if name.endswith(".parquet"))
+        self._total = sum(f.size for n, f in self._files.items() if n.startswith("log/") and n.endswith(".parquet"))
         self._identity(log)
         declared = self._tables()
         self._schemas()

@@ -45,6 +45,11 @@ class Course:
         return self.chain.place.tp
 
     @property
+    def end(self) -> int:
+        """All below is archived, or was gone from the log before its archive began."""
+        return self.chain.end if self.chain.tip is not None else self.start
+
+    @property
     def read_from(self) -> int:
         """The offset to read on from: that of the last record archived, if that is unproven."""
         last = self.chain.last
@@ -62,8 +67,7 @@ class Course:
 
     def restart(self) -> None:
         """Forget what was collected: the chain says where to go on."""
-        first = self.chain.end if self.chain.tip is not None else self.start
-        self.open = OpenSegment(first, framed_keys=self.open.framed_keys)
+        self.open = OpenSegment(self.end, framed_keys=self.open.framed_keys)
 
 
 class Publisher:

@@ -106,5 +106,7 @@ def restore(
 def group_of(base: Backup | None, group: str | None) -> str:
     """The group that a restored store is of. UsageError if nothing says it."""
     if group is None and base is None:
-        raise UsageError("no backup lies before the target, so the store's group is not known: --group NAME (group=)")
+        error = UsageError("no backup is begun with, so the group of the new store is not known")
+        error.hint = "--group NAME (group=) says it; `merganser backup list --archive URL` shows what there is"
+        raise error
     return group or (base.group if base is not None else "")

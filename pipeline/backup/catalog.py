@@ -44,7 +44,7 @@ def find(objects: Objects, id_: str) -> Backup:
     matching = [found for found in catalog(objects) if found.id.startswith(id_)] if id_ else []
     exact = [found for found in matching if found.id == id_] or matching
     if len(exact) != 1:
-        raise UnknownBackup(objects.url, id_, f"{len(exact)} backups begin so" if exact else "")
+        raise UnknownBackup(objects.url, id_, f"{len(exact)} ids begin so: say more of it" if exact else "")
     return whole(objects, exact[0])
 
 

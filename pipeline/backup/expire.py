@@ -65,11 +65,12 @@ def expire(objects: Objects, policy: Policy, now: datetime, step: Callable[[str]
         return Expired(verdicts, loose)
 
 
-def forget(objects: Objects, id_: str) -> None:
-    """Take away what is left of a damaged backup. UnknownBackup; UsageError if nothing is wrong with it."""
+def forget(objects: Objects, id_: str, damaged: Callable[[Found], bool] = lambda found: False) -> None:
+    """Take away what is left of a damaged backup. *damaged* reads one that is whole at first sight. UnknownBackup;
+    UsageError if nothing is wrong with it."""
     for found in catalog(objects):
         if found.id == id_:
-            if not found.wrong:
+            if not (found.wrong or damaged(found)):
                 raise UsageError(f"backup {id_} is whole: a policy removes it (--keep-full, --keep-days)")
             objects.delete(mark_name(id_))
             objects.delete(manifest_name(id_))

@@ -150,6 +150,7 @@ def _words(args: Sequence[str]) -> str:
 
 def _wrong_use(error: TyperException) -> int:
     context = getattr(error, "ctx", None)
-    say(f"error: {' '.join(error.format_message().split())}")
+    said = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # Typer's own words
+    say(f"error: {said}")
     say(f"hint: `{context.command_path if context else 'merganser'} --help` lists the options")
     return UsageError.exit_code

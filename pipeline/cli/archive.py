@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...schemas.errors import MerganserError, TableStopped
+from ...schemas.errors import ArchiveDamaged, MerganserError, TableStopped, WrongArchive
 from .options import (
     DEFAULT_TIMEOUT_S,
     AsJson,
     KeyFile,
     RegistryUrl,
     Servers,
+    ServersAtHand,
     TheArchive,
     Timeout,
     comma_separated,
     open_log,
     option,
 )
-from .output import count, emit, emit_json, emit_table, say
+from .output import count, emit, emit_json, emit_table, number, say
 from .replica import Every, JsonLines, PlainLines, Screen, StatusLine, UntilEnd, until_stopped, warnings, watch
 
 if TYPE_CHECKING:
+    from ..archive.archive import Archive
     from ..archive.check import Report
     from ..log import Log
 
@@ -40,6 +42,9 @@ AcceptGap = Annotated[
 Roll = Annotated[float, option("--roll", "Seconds until a record is archived, at most.", min=0.1)]
 Quick = Annotated[bool, option("--quick", "Without reading the data files: names and sizes of them only.")]
 Sweep = Annotated[bool, option("--sweep", "Remove what runs have left behind that were killed, or overtaken.")]
+
+#: What `check` counts; offsets are none.
+_COUNTS = frozenset(["segments", "rows", "bytes", "erased"])
 
 
 @app.callback()
@@ -62,9 +67,10 @@ def run(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Copy tables to the archive until Ctrl-C or SIGTERM, each record once, however often it is started or killed.
+    """Copy tables to the archive until Ctrl-C or SIGTERM.
 
-    Several may run at a time. With --key-file new segments are encrypted. Ends with exit 1 if no table can go on.
+    Each record is there once, however often it is started or killed. Several may run at a time. With --key-file new
+    segments are encrypted. Ends with exit 1 if no table can go on.
     """
     from ..archive.archive import Archive
     from ..archive.archiver import Archiver
@@ -98,21 +104,22 @@ def check(
     quick: Quick = False,
     sweep: Sweep = False,
     key_file: KeyFile = None,
-    bootstrap_servers: Servers = None,
+    bootstrap_servers: ServersAtHand = None,
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Read the whole archive and name what is missing, changed, renamed, doubled or unknown: exit 1 if anything is.
+    """Read the whole archive, and name what is wrong with it.
 
-    With a log at hand (--bootstrap-servers, or the local broker if it runs) also what its retention threatens.
+    What is missing, changed, renamed, doubled or unknown is a line; exit 1 if anything is. With a log at hand
+    (--bootstrap-servers, or the local broker if it runs) also what its retention threatens.
     """
     from ..archive.archive import Archive
     from ..archive.check import check as look
     from ..archive.check import sweep as remove
 
     place = Archive(archive, key_file)
-    with log_at_hand(bootstrap_servers, registry, timeout) as log, _bar() as tell:
+    with log_at_hand(place, bootstrap_servers, registry, timeout) as log, _bar() as tell:
         report = look(place, log, quick, tell)
         swept = remove(place, report) if sweep else []
     if json:
@@ -124,8 +131,9 @@ def check(
 
 
 @contextmanager
-def log_at_hand(servers: str | None, registry: str | None, timeout_s: float) -> Iterator[Log | None]:
-    """The log, if it is named or the local broker runs; an archive can be checked where no Kafka is."""
+def log_at_hand(archive: Archive, servers: str | None, registry: str | None, timeout_s: float) -> Iterator[Log | None]:
+    """The log, if it is named, or the local broker runs and has to do with *archive*; that can be checked where no
+    Kafka is."""
     from ..broker import LocalBroker
 
     named = servers or os.environ.get("MERGANSER_BOOTSTRAP_SERVERS") or LocalBroker().status().running
@@ -133,7 +141,14 @@ def log_at_hand(servers: str | None, registry: str | None, timeout_s: float) -> 
         yield None
         return
     with open_log(servers, registry, timeout_s) as log:
-        yield log
+        yield log if servers or _may_be_of(archive, log) else None
+
+
+def _may_be_of(archive: Archive, log: Log) -> bool:
+    try:
+        return archive.cluster_id() in (None, log.cluster_id)
+    except (ArchiveDamaged, WrongArchive):
+        return True  # who looks the archive over tells of it
 
 
 @contextmanager
@@ -152,9 +167,15 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
         yield lambda read, of: progress.update(task, completed=read, total=of)
 
 
+def _coverage(facts: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    return [number(facts[name]) if name in _COUNTS else facts[name] for name in names]
+
+
 def _show(report: Report, swept: list[str], quick: bool) -> None:
     names = ["table", "partition", "first", "next", "segments", "rows", "bytes"]
-    rows = [[each.fields()[name] for name in names] for each in report.coverage]
+    if any(each.erased for each in report.coverage):
+        names.append("erased")
+    rows = [_coverage(each.fields(), names) for each in report.coverage]
     if rows:
         emit_table(names, rows, numeric=names[1:])
     for note in report.notes:

@@ -26,7 +26,7 @@ from .options import (
     open_log,
     option,
 )
-from .output import count, emit, emit_json, emit_table, say
+from .output import count, emit, emit_json, emit_table, number, say
 
 if TYPE_CHECKING:
     from ..archive.archive import Archive
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..backup.manifest import Type
     from ..backup.verify import Report
 
-app = typer.Typer(help="Backups: what a store holds at one position, beside the archive of its log.")
+app = typer.Typer(help="Backups: what a store holds, beside the archive of its log.")
 
 BackupType = Annotated[
     Literal["full", "incr"], option("--type", "full: all that the store holds. incr: a restore point after the last.")
@@ -53,7 +53,7 @@ Forget = Annotated[str | None, option("--forget", "Id of a damaged backup, to ta
 
 @app.callback()
 def _group() -> None:
-    """Backups: what a store holds at one position, beside the archive of its log."""
+    """Backups: what a store holds, beside the archive of its log."""
 
 
 @app.command()
@@ -71,9 +71,10 @@ def create(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Back up a store that no process has open, and archive its log up to it; or have a node back up its own (--url).
+    """Back up a store at rest, or have a node back up its own (--url).
 
-    A node puts the backup into the archive of its merganser.toml. For operators.
+    The log is archived up to the backup's position first. A node puts the backup into the archive of its
+    merganser.toml. For operators.
     """
     one_of(store, url)
     notes = parse_notes(one_a_line("MERGANSER_ANNOTATE", annotate))
@@ -135,7 +136,7 @@ def _by_node(
 
 @app.command(name="list")
 def list_(archive: TheArchive, key_file: KeyFile = None, json: AsJson = False) -> None:
-    """Every backup of an archive, oldest first, and what is wrong with it at first sight."""
+    """Every backup of an archive, oldest first. Also what is wrong with it at first sight."""
     from ..archive.archive import open_archive
     from ..backup.catalog import catalog
 
@@ -186,19 +187,21 @@ def expire(
     key_file: KeyFile = None,
     json: AsJson = False,
 ) -> None:
-    """Remove backups that neither option keeps, never what a kept one needs nor the newest full one.
+    """Remove backups that neither option keeps.
 
-    Files that no backup names any more go too. The archive of the log stays.
+    Never what a kept one needs, nor the newest full one of a group. Files that no backup names any more go too. The
+    archive of the log stays.
     """
     from ..archive.archive import open_archive
     from ..backup import expire as expiry
     from ..backup.policy import Policy
+    from ..backup.verify import verify as read_again
 
     place, now = open_archive(archive, key_file), datetime.now(UTC)
     if forget is not None:
         if keep_full is not None or keep_days is not None or dry_run:
             raise UsageError("--forget stands alone")
-        expiry.forget(place.objects, forget)
+        expiry.forget(place.objects, forget, lambda each: bool(read_again(place, [each], everything=False).findings))
         emit_json({"forgotten": forget}) if json else emit(f"forgotten {forget}")
         return
     policy = Policy(keep_full, keep_days)
@@ -220,7 +223,8 @@ class BackupsDamaged(MerganserError):
 
     def __init__(self, url: str, findings: int) -> None:
         super().__init__(f"archive {url}: {count(findings, 'thing')} wrong with its backups")
-        self.hint = "put files back from a copy; `backup expire --forget ID` gives a damaged backup up"
+        mend = "put files back from a copy, or remove those of backups: the next full one writes what it needs anew"
+        self.hint = f"{mend}; `backup expire --forget ID` gives a damaged backup up"
 
 
 def parse_notes(texts: list[str] | None) -> dict[str, str]:
@@ -240,7 +244,7 @@ def _row(found: Found) -> tuple[Any, ...]:
         return (found.id, "", "", "", "", "", found.wrong, "")
     notes = [f"{name}={value}" for name, value in backup.annotations.items()]
     notes += [f"made up for {backup.due}"] if backup.late else []
-    facts = (backup.type, backup.group, backup.rows, backup.size, backup.new_bytes)
+    facts = (backup.type, backup.group, *map(number, (backup.rows, backup.size, backup.new_bytes)))
     return (found.id, *facts, found.wrong or "whole", ", ".join(notes))
 
 
@@ -269,6 +273,8 @@ def _tell(report: Report, drills: list[Drilled], json: bool) -> None:
         )
     for each in drills:
         emit(f"drill of {each.backup}: {each.wrong or f'{each.rows:,} rows, every digest as it was backed up'}")
-    say(f"{count(report.backups, 'backup')}, {count(report.files, 'file')}, {report.bytes:,} bytes read")
+    bad = len(report.findings) + sum(bool(each.wrong) for each in drills)
+    verdict = count(bad, "finding") if bad else "sound"
+    say(f"{verdict}: {count(report.backups, 'backup')}, {count(report.files, 'file')}, {report.bytes:,} bytes read")
     if report.loose:
         say(f"{count(len(report.loose), 'file')} named by no backup; `backup expire` removes them")

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """A bar for each part of a piece of work, one below the other. Silent where no one looks."""
+    """A bar for each part of a piece of work, one below the other; what comes again has the bar that it had. Silent
+    where no one looks."""
 
     def __init__(self) -> None:
         self._bars: RichBars | None = None
         self._task: Any = None
+        self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Bars:
         if sys.stderr.isatty():
@@ -38,7 +40,10 @@ class Bars:
 
     def begin(self, what: str, total: int) -> None:
         if self._bars is not None:
-            self._task = self._bars.add_task(what, total=max(total, 1), rate="")
+            if what not in self._tasks:
+                self._tasks[what] = self._bars.add_task(what, rate="")
+            self._task = self._tasks[what]
+            self._bars.reset(self._task, total=max(total, 1), completed=0 if total else 1, rate="")
 
     def advance(self, by: int) -> None:
         if self._bars is not None:

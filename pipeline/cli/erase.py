@@ -13,7 +13,7 @@ from .options import (
     Execute,
     KeyFile,
     RegistryUrl,
-    Servers,
+    ServersAtHand,
     TableName,
     TheArchive,
     Timeout,
@@ -41,15 +41,16 @@ def erase(
     execute: Execute = False,
     scratch: Scratch = None,
     key_file: KeyFile = None,
-    bootstrap_servers: Servers = None,
+    bootstrap_servers: ServersAtHand = None,
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Erase the history of one key of a keyed table from the archive and from the backups in it, for those who must.
+    """Erase the history of one key from an archive and its backups.
 
-    The row has to be deleted, and the archive has to have that delete. Says what it would do, unless --execute.
-    Killed in the middle, run it again. What Kafka and replicas still have is not touched: docs/backup.md.
+    For those who must, of a keyed table. The row has to be deleted, and the archive has to have that delete. Says
+    what it would do, unless --execute. Killed in the middle, run it again. What Kafka and replicas still have is
+    not touched: docs/backup.md.
     """
     from ..archive.archive import open_archive
     from ..erase.erase import Eraser
@@ -57,7 +58,7 @@ def erase(
     from .bars import Bars
 
     place = open_archive(archive, key_file)
-    with log_at_hand(bootstrap_servers, registry, timeout) as log, Bars() as bars:
+    with log_at_hand(place, bootstrap_servers, registry, timeout) as log, Bars() as bars:
         eraser = Eraser(place, table, key, log, scratch, watch=bars)
         plan = eraser.plan()
         done = eraser.run() if execute else None

@@ -67,7 +67,7 @@ Key = Annotated[str | None, option("--key", "Key columns of a table that --creat
 List = Annotated[bool, option("--list", "Show what was imported, of all tables or of TABLE.")]
 
 To = Annotated[str | None, option("--to", "Path or object store URL of the file (default: TABLE.FORMAT here).")]
-FormatOut = Annotated[ExportFormat | None, option("--format", "Default: by the name in --to, else csv.")]
+FormatOut = Annotated[ExportFormat | None, option("--format", "Default: by the name in --to; csv without one.")]
 AtLeast = Annotated[str | None, option("--at-least", "A token: fail unless the store has applied it.")]
 Force = Annotated[bool, option("--force", "Replace the file if it is there.")]
 
@@ -98,7 +98,7 @@ def import_(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Load files into a table: CSV, TSV, Parquet or JSON lines, each also in gzip or zstd. Prints a token.
+    """Load files into a table: CSV, TSV, Parquet, JSON lines. Each may be packed by gzip or zstd. Prints a token.
 
     A file is loaded once, by what is in it and not by its name: the same command again adds nothing, and after a
     kill it goes on where it was. Rows become visible chunk by chunk.
@@ -135,7 +135,7 @@ def export(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Write a table of a store that no process has open into a file, as it is at the store's position.
+    """Write a table of a store at rest into a file. The rows are those at the store's position.
 
     Beside the file comes FILE.manifest.json, with position, rows, digests and SHA-256. What is exported can be
     imported again, and is the same then.
@@ -176,7 +176,7 @@ def _import(
     from ..loading.inputs import names, open_input
     from ..loading.load import import_file
 
-    found = None if create is not None else log.table(table)
+    found = None if create is not None else _declared(log, table)
     token = None
     for name in names(files):
         with _bar("bytes") as bar:
@@ -191,6 +191,16 @@ def _import(
         token = done.token
     if token is not None and not json:
         emit(str(token))
+
+
+def _declared(log: Log, table: str) -> Table:
+    from ...schemas.errors import UnknownTable
+
+    try:
+        return log.table(table)
+    except UnknownTable as error:
+        error.hint = "`merganser table list` shows the tables; --create makes one, by a schema that the file fits"
+        raise
 
 
 def _made(log: Log, table: str, file: Input, options: ImportOptions, key: list[str]) -> Table:
@@ -262,10 +272,12 @@ def _state(entry: Entry, ids: Mapping[str, Any]) -> str:
 
 
 def _moment(ms: int) -> str:
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
+    from ...schemas.headers import kafkas_spelling
+
     return {
         "table": entry.table,
         "file": entry.file,
@@ -276,7 +288,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
         "chunks": entry.chunks,
         "done": entry.done,
         "options": dict(entry.options),
-        "topic_id": entry.topic_id,
+        "topic_id": kafkas_spelling(entry.topic_id),
     }
 
 
@@ -299,12 +311,16 @@ def _character(text: str | None) -> str | None:
 
 
 def _format_of(to: str | None) -> ExportFormat:
-    from ...schemas.errors import UsageError
+    from ...schemas.errors import BadInput, UsageError
     from ..loading.inputs import format_of
 
     if to is None:
         return "csv"
-    found = format_of(to)
+    try:
+        found = format_of(to)
+    except BadInput as error:
+        error.hint = "--format csv, parquet or json says so"
+        raise
     if found == "tsv":
         raise UsageError("no export has tabs: --format csv, parquet or json")
     return found

@@ -43,6 +43,9 @@ Servers = Annotated[
     str | None,
     option("--bootstrap-servers", "Kafka's address. Without it: the local broker, started if it does not run."),
 ]
+ServersAtHand = Annotated[
+    str | None, option("--bootstrap-servers", "Kafka's address. Without it: the local broker, if it runs.")
+]
 RegistryUrl = Annotated[
     str | None, option("--registry", "URL of a schema registry. Without it: schemas live in the log.")
 ]
@@ -51,18 +54,14 @@ MaybeTimeout = Annotated[float | None, option("--timeout", "Seconds to wait for 
 AsJson = Annotated[bool, option("--json", "JSON instead of text.")]
 Store = Annotated[Path, option("--store", "The replica's DuckDB file.", dir_okay=False)]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", autocompletion=complete_tables)]
-ArchiveUrl = Annotated[
-    str | None, option("--archive", "An archive: a folder, s3://bucket/prefix, or what else obstore knows.")
-]
+ArchiveUrl = Annotated[str | None, option("--archive", "An archive: a folder, s3://bucket/prefix, gs://… or az://….")]
 KeyFile = Annotated[
     Path | None, option("--key-file", "File with the key of an encrypted archive (64 hex digits).", dir_okay=False)
 ]
 Execute = Annotated[bool, option("--execute", "Do it. Without this, only say what would be done.")]
 SchemaFile = Annotated[Path, option("--schema", "Avro schema of a row: a record, as JSON.")]
 
-TheArchive = Annotated[
-    str, option("--archive", "The archive: a folder, s3://bucket/prefix, or what else obstore knows.")
-]
+TheArchive = Annotated[str, option("--archive", "The archive: a folder, s3://bucket/prefix, gs://… or az://….")]
 
 To = Annotated[str, option("--to", "latest, a position (orders/0:120,orders/1:98), or a time (2026-01-31T12:00:00Z).")]
 SomeTables = Annotated[str | None, option("--tables", "Only these tables, comma-separated.")]

@@ -72,6 +72,11 @@ def plain(value: Any) -> Any:
     return to_json(value)
 
 
-def count(number: int, noun: str) -> str:
+def count(many: int, noun: str) -> str:
     """``1 row``, ``2,000 rows``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{many:,} {noun}" + ("" if many == 1 else "s")
+
+
+def number(value: int | None) -> str:
+    """``2,000``; ``?`` for what is not known."""
+    return "?" if value is None else f"{value:,}"

@@ -25,7 +25,7 @@ from .options import (
     open_log,
     option,
 )
-from .output import count, emit, emit_json, emit_table, say
+from .output import count, emit, emit_json, emit_table, number, say
 
 if TYPE_CHECKING:
     from ...consumers.atomic import Place
@@ -69,7 +69,7 @@ def list_(
     limit: Limit = 100,
     json: AsJson = False,
 ) -> None:
-    """The records in quarantine of a store at rest: where, when, how large, and why. With --json their bytes too."""
+    """The records in quarantine of a store at rest. Where, when, how large, and why; with --json their bytes too."""
     from ...consumers.quarantined import how_many, quarantined
     from ...consumers.storefile import StoreFile
 
@@ -86,6 +86,8 @@ def list_(
                 for e in listed
             ]
             emit_table(columns, rows, numeric=["partition", "offset", "bytes"])
+        if not total:
+            say("no record in quarantine" if not (table or reason) else "no such record in quarantine")
         if total > limit:
             say(f"{limit:,} of {total:,} records: --limit shows more, --table and --reason choose")
 
@@ -135,6 +137,9 @@ def retry(
             choice = Choice(reason, limit, _place(from_, table), rows)
             tried = mine.execute(choice) if execute else mine.preview(choice)
     _show(declared, tried, execute, json)
+    if rows is not None and (unmet := sorted(rows.keys() - {each.candidate.place for each in tried.verdicts})):
+        first = f"{unmet[0].partition} at offset {unmet[0].offset}"
+        say(f"{count(len(unmet), 'line')} of {repaired} of no record that was looked at, like {first}: left alone")
 
 
 def _show(declared: Table, tried: Tried, execute: bool, json: bool) -> None:
@@ -147,8 +152,11 @@ def _show(declared: Table, tried: Tried, execute: bool, json: bool) -> None:
         for verdict in tried.verdicts:
             emit_json(_verdict(verdict, fields, execute))
     else:
-        lines = [(count(number, "record"), WORDS[state]) for state, number in tried.sums.items()]
-        emit_table(["quarantine of " + table, ""], lines)
+        lines = [(number(many), WORDS[state]) for state, many in tried.sums.items()]
+        if lines:
+            emit_table([f"records of {table}", "each of them"], lines, numeric=[f"records of {table}"])
+        else:
+            say(f"nothing to look at: {table} has no such record in quarantine")
         for verdict in [v for v in tried.verdicts if v.why and v.state != "retried"][:10]:
             place = verdict.candidate.poison
             say(f"{place.partition} at offset {place.offset} {WORDS[verdict.state]}: {verdict.why}")

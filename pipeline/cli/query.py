@@ -55,7 +55,7 @@ def query(
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Run one SELECT on a node that runs (--url), or on a store that no process has open (--store).
+    """Run one SELECT on a node (--url) or a store at rest.
 
     A store answers as it is, unless --level strong or bounded, or --after, ask for more: then it follows the log until
     it is fresh enough. A running replica's file cannot be read by another process. Without SQL a prompt is opened.

@@ -65,7 +65,7 @@ def replay(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Make a table of a store at rest anew out of the log, into a shadow. Says what it would do; --execute does it.
+    """Make a table of a store at rest anew out of the log. Says what it would do; --execute does it.
 
     Without --from, --to and --transform, a table that was swapped is what the log says, and a replica as before: the
     way back from a damaged one. Any other is derived: frozen, and left out of audit, digests and backups.

@@ -24,7 +24,7 @@ from .options import (
     open_log,
     option,
 )
-from .output import count, emit, emit_json, emit_table, say
+from .output import count, emit, emit_json, emit_table, number, say
 
 if TYPE_CHECKING:
     from ..republish.republish import Table
@@ -51,9 +51,10 @@ def republish(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Make a new log of an archive, on a new cluster: tables, schemas, and a record for each row.
+    """Make a new log of an archive, on a new cluster.
 
-    Says what it would do, unless --execute. Killed in the middle, run it again. Tables show once all of them are whole.
+    Tables, schemas, and a record for each row. Says what it would do, unless --execute. Killed in the middle, run
+    it again. Tables show once all of them are whole.
     """
     from ..archive.archive import open_archive
     from ..broker.home import merganser_home
@@ -77,7 +78,9 @@ def republish(
 
 def _show(done: Sequence[Table]) -> None:
     names = ["table", "rows", "written", "columns_digest", "quarantined", "rejected", "operations_forgotten"]
-    emit_table(names, ([table.fields()[name] for name in names] for table in done), numeric=names[1:3] + names[4:])
+    counts = names[1:3] + names[4:]
+    rows = ([number(v) if name in counts else v for name in names for v in [table.fields()[name]]] for table in done)
+    emit_table(names, rows, numeric=counts)
     for table in done:
         for held in table.left_out.held:
             whose = f"of transaction {held.tx}, which is not whole in the archive" if held.tx else "behind one of those"

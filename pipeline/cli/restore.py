@@ -14,7 +14,7 @@ from .options import (
     DryRun,
     KeyFile,
     RegistryUrl,
-    Servers,
+    ServersAtHand,
     SomeTables,
     Store,
     TheArchive,
@@ -44,14 +44,15 @@ def restore(
     force: Force = False,
     dry_run: DryRun = False,
     key_file: KeyFile = None,
-    bootstrap_servers: Servers = None,
+    bootstrap_servers: ServersAtHand = None,
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Make a store what its tables were at a position: from a backup, the archive after it, and Kafka if it answers.
+    """Make a store what its tables were at a position or a time.
 
-    Time is the log's own: all records before the first one of that time. `replica run` then follows from there.
+    It comes from a backup, the archive after it, and Kafka if it answers. Time is the log's own: all records before
+    the first one of that time. `replica run` then follows from there.
     """
     from ..archive.archive import open_archive
     from ..backup.api import group_of

@@ -35,10 +35,10 @@ def snapshot_file(
     timeout: Patience = DEFAULT_TIMEOUT_S * 40,
     json: AsJson = False,
 ) -> None:
-    """Make a plain DuckDB file of all tables at one position: for the duckdb shell, dbt, or SQL that nobody checks.
+    """Make a plain DuckDB file of all tables at one position.
 
-    Of a node that runs (--url, for operators) or of a store at rest (--store). Table _merganser.snapshot says the
-    position. Prints the position.
+    For the duckdb shell, dbt, or SQL that nobody checks. Of a node that runs (--url, for operators) or of a store
+    at rest (--store). Table _merganser.snapshot says the position. Prints the position.
     """
     one_of(store, url)
     if out.exists() and not force:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ...schemas.errors import LogError, MerganserError, WrongCluster
 from ...schemas.position import Position
 from .nodes import Authority, MaybeStore, Url, UserName, one_of, open_client
 from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Timeout, open_log
-from .output import emit, emit_json, emit_table
+from .output import emit, emit_json, emit_table, number
 
 if TYPE_CHECKING:
     from ...consumers.derived import Derived
@@ -32,7 +33,7 @@ def status(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """How far a store at rest (--store), or a node that runs (--url), is.
+    """How far a store at rest (--store) or a node (--url) is.
 
     Position, lag against the log, stopped tables, records in quarantine and held back. If the log does not answer, the
     rest is shown, and the exit code is 1.
@@ -121,7 +122,7 @@ def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
     emit(f"store {store.path}, group {store.group}, cluster {store.cluster_id}")
     names = ["table", "partitions", "applied", "lag", "quarantined", "pending"]
     rows = [
-        (*("?" if fact[name] is None else fact[name] for name in names), fact["stopped"] or "follows") for fact in facts
+        (fact["table"], *(number(fact[name]) for name in names[1:]), fact["stopped"] or "follows") for fact in facts
     ]
     emit_table([*names, "state"], rows, numeric=names[1:])
     for table in store.derived().values():
@@ -133,11 +134,33 @@ def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
 def _show_node(url: str, facts: dict[str, Any]) -> None:
     ready = "ready" if facts["ready"] else f"not ready: {facts['not_ready']}"
     emit(f"node {url}, group {facts['group']}, cluster {facts['cluster']}: {ready}")
-    rows = [
-        (t["table"], t["partitions"], "?" if t["lag"] is None else t["lag"], t["stopped"] or "follows")
-        for t in facts["tables"]
-    ]
+    rows = [(t["table"], t["partitions"], number(t["lag"]), t["stopped"] or "follows") for t in facts["tables"]]
     emit_table(["table", "partitions", "lag", "state"], rows, numeric=("partitions", "lag"))
     emit(f"position {facts['position']}")
+    for line in _beside(facts):
+        emit(line)
+
+
+def _beside(facts: dict[str, Any]) -> Iterator[str]:
+    """What else a node says of itself. Who may read some tables only is not told of archive and backups."""
+    if facts["failed"]:
+        yield f"failed: {facts['failed']}"
     if facts["waiting_for"]:
-        emit(f"waiting for {facts['waiting_for']}")
+        yield f"waiting for {facts['waiting_for']}"
+    if facts["unfollowed"]:
+        yield f"in the store, and not followed: {', '.join(facts['unfollowed'])}"
+    if archive := facts.get("archive"):
+        yield f"archive up to {archive['position']}"
+        yield from (f"archive: {table} stopped: {why}" for table, why in archive["stopped"].items())
+        yield from (f"archive: {word}" for word in _trouble(archive))
+    if backup := facts.get("backup"):
+        then = f"{backup['next_type']} at {backup['next']}" if backup["next"] else "none"
+        yield f"backup: last {backup['last'] or 'none'}, next {then}"
+        yield from (f"backup: {word}" for word in _trouble(backup))
+
+
+def _trouble(part: dict[str, Any]) -> Iterator[str]:
+    if part.get("waiting_for"):
+        yield f"waiting for {part['waiting_for']}"
+    if part["failed"]:
+        yield f"failed: {part['failed']}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...schemas.errors import BadSchema, UsageError
+from ...schemas.headers import kafkas_spelling
 from ...schemas.rules import Conditions
 from .options import (
     DEFAULT_TIMEOUT_S,
@@ -115,7 +116,7 @@ def describe(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Columns of a table with their SQL types, its key, its partitions, and what it asks of rows and writes."""
+    """What a table is: columns with SQL types, key, partitions. Also what it asks of rows and writes."""
     from ...schemas.avro import row_type
 
     with open_log(bootstrap_servers, registry, timeout) as log:
@@ -149,7 +150,7 @@ def alter(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     json: AsJson = False,
 ) -> None:
-    """Give a table a new version of its schema, if readers of the earlier ones can follow."""
+    """Give a table a new version of its schema. Refused if readers of the earlier ones could not follow."""
     parsed = _read_schema(table, schema)
     with open_log(bootstrap_servers, registry, timeout) as log:
         changed = log.alter_table(table, parsed)
@@ -197,5 +198,5 @@ def _fields(table: Table) -> dict[str, Any]:
         "compacted": table.compacted,
         "checks": list(table.checks),
         "conditions": table.conditions,
-        "topic_id": table.topic_id,
+        "topic_id": kafkas_spelling(table.topic_id),
     }

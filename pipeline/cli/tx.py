@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -14,6 +15,10 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The transaction's id, as 
 Tables = Annotated[str, option("--tables", "All tables that it wrote to: those that stopped, comma-separated.")]
 Apply = Annotated[bool, option("--apply", "Show what there is of it.")]
 Discard = Annotated[bool, option("--discard", "Show nothing of it; its records are listed as rejected.")]
+
+
+#: What a producer gives a transaction. Anything else would be written into the log for good, and decide nothing.
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,15 +36,20 @@ def resolve(
     registry: RegistryUrl = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Decide on a transaction that lacks records for good, for every replica alike.
+    """Decide on a transaction that lacks records for good.
 
-    The decision is written into the log. Replicas whose tables stopped take it when they are started again.
+    The decision is written into the log, for every replica alike. Replicas whose tables stopped take it when they
+    are started again.
     """
     if apply == discard:
         raise UsageError("say either --apply or --discard")
     names = comma_separated(tables)
     if not names:
         raise UsageError("--tables names no table")
+    if not _ID.fullmatch(id):
+        error = UsageError(f"{id!r} is no transaction's id, which has 32 hexadecimal digits")
+        error.hint = "the error of the stopped table names it: `merganser status` shows that"
+        raise error
     with open_log(bootstrap_servers, registry, timeout) as log:
         log.resolve(id, names, "apply" if apply else "discard")
     say(f"transaction {id}: {'apply' if apply else 'discard'}. Start the replicas that stopped again.")

@@ -35,10 +35,10 @@ def verify(
     timeout: Patience = 60.0,
     json: AsJson = False,
 ) -> None:
-    """Compare the digests of all tables of two nodes, each table where both stand at one position.
+    """Compare the digests of all tables of two nodes.
 
-    Waits for that, --timeout seconds at most: on a log that never rests both are seldom at one position. For
-    operators. Exit 1 if a table differs, or could not be compared.
+    Of each table, where both stand at one position. Waits for that, --timeout seconds at most: on a log that never
+    rests both are seldom there. For operators. Exit 1 if a table differs, or could not be compared.
     """
     with open_client(replicas[0], user, ca) as left, open_client(replicas[1], user, ca) as right:
         found = compared(asking(left), asking(right), timeout)

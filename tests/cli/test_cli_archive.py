@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from merganser.pipeline.archive.archive import Archive
 from support.cli import MERGANSER, Cli
@@ -54,9 +57,6 @@ def test_what_is_wrong_is_a_line_each_and_exit_1(cli: Cli, archived: Path) -> No
 
 
 def test_a_replica_is_filled_from_the_archive(cli: Cli, orders: str, archived: Path, tmp_path: Path) -> None:
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
-
     import merganser as mg
 
     with mg.connect() as log:
@@ -71,6 +71,40 @@ def test_a_replica_is_filled_from_the_archive(cli: Cli, orders: str, archived: P
     assert [row["sku"] for row in done.json] == ["a", "b"]
     cli(*run, "--archive", tmp_path / "nothing").failed(1, "there is no archive")
     cli(*run[:-3], "--store", tmp_path / "s", "--split", "--archive", archived).failed(2, "--split")
+
+
+def test_a_local_broker_of_another_cluster_does_not_hinder_a_check(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Archive(str(tmp_path / "lost")).claim("the cluster that is lost")
+    cli("archive", "check", "--archive", tmp_path / "lost").failed(1, "is the archive of cluster the cluster that")
+    monkeypatch.delenv("MERGANSER_BOOTSTRAP_SERVERS")
+    monkeypatch.setenv("MERGANSER_HOME", os.environ["MERGANSER_TEST_HOME"])
+    if not cli("broker", "status", "--json").json[0]["running"]:
+        pytest.skip("the tests' broker is no local one")
+    done = cli("archive", "check", "--archive", tmp_path / "lost", "--json")
+    assert done.code == 0 and done.json[0]["sound"] and not done.json[0]["log_asked"]
+
+
+def test_an_archive_of_a_log_that_is_empty_by_now_comes_to_its_end(
+    cli: Cli, orders: str, tmp_path: Path, broker: str
+) -> None:
+    cli("put", orders, stdin=ROWS)
+    admin = AdminClient({"bootstrap.servers": broker})
+    for future in admin.delete_records([TopicPartition(orders, p, -1) for p in range(2)]).values():
+        future.result(20)
+    place = ["--archive", tmp_path / "archive"]
+    run = [*MERGANSER, "archive", "run", *place, "--tables", orders, "--until-end"]
+    assert subprocess.run([str(word) for word in run], timeout=60, check=False).returncode == 0
+    store = tmp_path / "s.duckdb"
+    follow = ["replica", "run", "--store", store, "--group", "g", "--tables", orders, "--accept-partial", "--until-end"]
+    assert cli(*follow).code == 0
+    assert cli("backup", "create", "--store", store, *place).code == 0
+    assert cli("backup", "create", "--store", store, *place, "--type", "incr").code == 0
+    cli("put", orders, stdin=ROWS)
+    assert cli("archive", "run", *place, "--tables", orders, "--until-end").code == 0
+    assert cli("archive", "check", *place).code == 0
+    assert cli("backup", "verify", *place, "--drill").code == 0
 
 
 def test_an_encrypted_archive_is_read_with_its_key_only(cli: Cli, orders: str, tmp_path: Path) -> None:

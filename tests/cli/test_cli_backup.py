@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
 import subprocess
+import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import merganser as mg
 from merganser.consumers.storefile import StoreFile
+from merganser.pipeline.archive.check import check
+from merganser.pipeline.cli.bars import Bars
 from merganser.pipeline.loading.ledger import LEDGER
 from support.cli import MERGANSER, Cli, Shop
 from support.waiting import wait_for
@@ -42,6 +46,7 @@ def test_a_backup_is_made_listed_proved_and_restored(cli: Cli, shop: Shop, tmp_p
     assert [(b["id"], b["base"]) for b in listed] == [(made["id"], None), (again.out.strip(), made["id"])]
     assert "why=a test" in cli("backup", "list", *place).out
     proved = cli("backup", "verify", *place, "--drill")
+    assert proved.err.startswith("sound: 2 backups, ")
     assert proved.code == 0 and proved.out.count("2 rows, every digest as it was backed up") == 2
     shown = cli("restore", *place, "--store", tmp_path / "new.duckdb", "--dry-run").out
     assert f"base     {made['id']}, 2 rows" in shown and "log      not needed" in shown
@@ -76,6 +81,42 @@ def test_damage_is_told_and_refused(cli: Cli, archive: Path, tmp_path: Path) -> 
     assert "deleted" in cli("backup", "list", "--archive", copy).out
     cli("backup", "expire", "--archive", copy, "--forget", manifest.parent.name)
     assert cli("backup", "list", "--archive", copy, "--json").json == []
+
+
+def test_damage_that_only_reading_shows_has_a_way_out(cli: Cli, shop: Shop, archive: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "archive"
+    subprocess.run(["cp", "-r", archive, copy], check=True)
+    file = max((copy / "files").iterdir(), key=lambda path: path.stat().st_size)
+    good = file.read_bytes()
+    file.write_bytes(good[:40] + bytes([good[40] ^ 1]) + good[41:])
+    create = ["backup", "create", "--store", shop.store, "--archive", copy]
+    again = cli(*create).out.strip()  # names the file, and does not read it
+    damaged = cli("backup", "verify", "--archive", copy)
+    assert damaged.code == 1 and again in damaged.out and "remove those of backups" in damaged.err
+    cli("backup", "expire", "--archive", copy, "--forget", again)
+    assert again not in cli("backup", "list", "--archive", copy).out
+    file.unlink()
+    assert cli(*create).code == 0 and file.read_bytes() == good
+    assert cli("backup", "verify", "--archive", copy, "--drill").code == 0
+
+
+def test_reading_an_archive_comes_to_its_end_beside_backups(archive: Path) -> None:
+    told: list[tuple[int, int]] = []
+    check(mg.Archive(archive), tell=lambda read, of: told.append((read, of)))
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_a_step_that_comes_again_has_the_bar_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Bars() as bars:
+        for _ in range(3):
+            bars.begin("load", 5)
+            bars.advance(5)
+            bars.begin("apply", 0)
+    last = screen.getvalue().rpartition("\x1b[1A")[2]
+    assert last.count("load") == last.count("apply") == 1 and last.count("100 %") == 2
 
 
 def test_expire_says_what_it_keeps_and_why(cli: Cli, shop: Shop, tmp_path: Path) -> None:
@@ -116,7 +157,7 @@ def test_where_there_is_no_archive_nothing_is_made(
         (["restore", "--store", "new.duckdb", "--to", "2026-01-31T12:00:00"], "no zone"),
         (["restore", "--store", "new.duckdb", "--tables", "nonsense"], "unknown table"),
         (["restore", "--store", "new.duckdb", "--base", "2020"], "no backup '2020'"),
-        (["restore", "--store", "new.duckdb", "--base", "none"], "--group"),
+        (["restore", "--store", "new.duckdb", "--base", "none"], "no backup is begun with, so the group"),
     ],
 )
 def test_wrong_use_is_one_line_and_a_hint(

@@ -239,7 +239,7 @@ def test_a_delete_from_a_table_without_a_key(cli: Cli, schema: Path) -> None:
         (["fly"], "No such command 'fly'"),
         (["put"], "TABLE"),
         (["query", "select 1"], "--store"),
-        (["query", "select 1", "--store", "x", "--level", "exact"], "exact"),
+        (["query", "select 1", "--store", "x", "--level", "exact"], "'--level': 'exact' is not one of"),
         (["table", "create", "x", "--partitions", "0"], "--partitions"),
         (["put", "x", "--timeout", "soon"], "--timeout"),
         (["put", "x", "--nope"], "--nope"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import uuid
@@ -138,7 +139,10 @@ def test_a_record_is_listed_repaired_and_written_once(
     assert [row["bytes"] > 7 for row in cli("quarantine", "list", "--store", store, "--json").json] == [True, True]
     assert "1 of 2 records" in cli("quarantine", "list", "--store", store, "--limit", 1).err
     retry = ["quarantine", "retry", "--store", store, "--table", orders]
-    assert "is no row still" in cli(*retry).out
+    assert re.search(r"^ +2 +is no row still$", cli(*retry).out, re.MULTILINE)
+    none = ["--reason", "no such reason"]
+    assert "no such record" in cli("quarantine", "list", "--store", store, *none).err
+    assert "no such record" in cli(*retry, *none).err
     lines = []
     for record in cli(*retry, "--json").json:
         assert (record["state"], record["row"]) == ("bad", None)
@@ -146,8 +150,9 @@ def test_a_record_is_listed_repaired_and_written_once(
     (tmp_path / "mended.jsonl").write_text("\n".join(map(json.dumps, [*lines[:1], {**lines[1], "row": None}])))
     mend = [*retry, "--repaired", tmp_path / "mended.jsonl"]
     assert cli(*mend, "--json").json[0]["state"] in ("ready", "superseded")
-    (tmp_path / "mended.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "mended.jsonl").write_text("\n".join(map(json.dumps, [*lines, {**lines[0], "offset": 10**6}])))
     done = cli(*mend, "--execute")
+    assert "1 line of" in done.err and "at offset 1000000: left alone" in done.err
     assert "1 record written" in done.err and done.out.splitlines()[-1].startswith(orders)
     again = cli(*mend, "--execute")
     assert "0 records written" in again.err

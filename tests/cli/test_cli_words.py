@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import merganser
 import merganser.pipeline.cli.app as app_module
@@ -205,3 +206,18 @@ def test_what_a_disk_says_is_one_line_and_a_hint(
     assert app_module.main(["export"]) == 1
     error, told = capsys.readouterr().err.splitlines()
     assert error == f"error: /some/file: {os.strerror(number)}" and hint in told
+
+
+GROUPS = sorted({words.split()[1] for words in COMMANDS if words.count(" ") > 1})
+
+
+@pytest.mark.parametrize("words", [[], *([group] for group in GROUPS)])
+def test_a_list_of_commands_cuts_no_sentence(words: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*words, "--help"], terminal_width=80).output.split("Commands:")[1]
+    assert "..." not in shown
+
+
+def test_a_decision_on_what_is_no_transaction_is_not_written(cli: Cli, orders: str) -> None:
+    wrong = cli("tx", "resolve", "f935f827", "--tables", orders, "--discard")
+    wrong.failed(2, "'f935f827' is no transaction's id")
+    assert "`merganser status`" in wrong.err

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,7 @@ def test_the_ledger_is_no_table_and_can_be_read(cli: Cli, log: mg.Log, name: str
         log.table(LEDGER)
     cli("table", "create", LEDGER, "--existing", "--schema", schema_file(tmp_path)).failed(2, "no table name")
     [listed] = cli("import", name, "--list", "--json").json
+    assert datetime.fromisoformat(listed["when"]).tzinfo and "T" in listed["when"]
     assert (listed["table"], listed["rows"], listed["state"]) == (name, 30, "whole")
     assert listed["file"].endswith("a.csv")
     assert name in cli("import", "--list").out
@@ -313,7 +315,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(cli: Cli, log: mg.Log, nam
     for file, data, code, words in BAD:
         (tmp_path / file).write_bytes(data)
         cli("import", name, tmp_path / file).failed(code, *words)
-    cli("import", "t-none", tmp_path / "empty.csv").failed(2, "unknown table 't-none'")
+    unknown = cli("import", "t-none", tmp_path / "empty.csv")
+    unknown.failed(2, "unknown table 't-none'")
+    assert "--create" in unknown.err
     cli("import", name, tmp_path / "none.csv").failed(2, "no such file")
     cli("import", name, tmp_path / "none*.csv").failed(2, "no file matches")
     cli("import", name, tmp_path).failed(2, "does not tell what it is")
@@ -347,6 +351,9 @@ def test_a_store_is_exported_and_imported_again_by_the_commands(
     digest = next(line for line in cli("audit", "--store", store).out.splitlines() if "digest" in line)
     assert digest.endswith(done["digest"])
     cli(*asked, "--to", tmp_path / "out.csv").failed(2, "there already")
+    nameless = cli(*asked, "--to", tmp_path / "out.data")
+    nameless.failed(2, "does not tell")
+    assert "tsv" not in nameless.err  # no export has tabs
     far = mg.Position({tp: offset + 1000 for tp, offset in token.items()})
     cli("export", name, "--store", store, "--to", tmp_path / "x.csv", "--at-least", far).failed(1, "has applied")
     cli("export", "t-none", "--store", store, "--to", tmp_path / "x.csv").failed(2, "unknown table")

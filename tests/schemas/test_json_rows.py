@@ -149,6 +149,20 @@ def test_what_does_not_fit_is_refused_by_column(kind: str, text: str) -> None:
     assert caught.value.column.startswith("x")
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "why"),
+    [
+        *((kind, "2026-01-31T12:00:00", "end it with Z or +hh:mm") for kind in ("instant", "millis", "nanos")),
+        *((kind, "2026-01-31T12:00:00Z", "has no zone") for kind in ("local", "local_nanos")),
+    ],
+)
+def test_a_wrong_zone_is_told_in_the_words_of_the_text(kind: str, text: str, why: str) -> None:
+    with pytest.raises(InvalidRow) as caught:
+        read(kind, json.dumps(text))
+    assert repr(text) in str(caught.value) and why in str(caught.value)
+    assert "datetime" not in str(caught.value)  # text was given, not Python
+
+
 def test_the_place_inside_a_value_is_named() -> None:
     with pytest.raises(InvalidRow) as caught:
         read("array", '["2026-01-31", "x"]')

@@ -154,6 +154,12 @@ def test_what_is_asked_wrong_is_refused_as_json(door: Served) -> None:
     door.ask("POST", "/backups").refused(400, "no archive")
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/query?sql=selec", "/tables", "/position", "/status", "/livez"])
+def test_what_is_no_answer_of_sql_ends_its_line_too(door: Served, path: str) -> None:
+    body = door.ask("GET", path).body
+    assert body.endswith(b"}\n") and body.count(b"\n") == 1
+
+
 def test_a_body_that_is_too_large_is_refused_before_it_comes(door: Served) -> None:
     for head in ("Content-Length: 99999999", "Content-Length: 9999999999999999999"):
         with socket.create_connection(("127.0.0.1", door.port), timeout=10) as connection:

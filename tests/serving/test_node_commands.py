@@ -106,6 +106,17 @@ def test_status_of_a_node(cli: Cli, url: str) -> None:
     assert {line.split()[0] for line in done.out.splitlines()} >= set(TABLES)
 
 
+def test_status_of_a_node_tells_what_goes_wrong_beside_its_tables(shop: World, cli: Cli) -> None:
+    archive = {"position": "orders/0:1", "waiting_for": None, "stopped": {"orders": "gone"}, "failed": "no room"}
+    backup = {"last": "2026", "next": "2026-02-01T03:00:00+00:00", "next_type": "incr", "failed": "no place"}
+    beside = {"archive": archive, "backup": backup}
+    with Doors(ServeConfig(http="127.0.0.1:0"), shop.replica, shop.log, lambda: beside) as doors:
+        told = cli("status", "--url", doors.http).out.splitlines()
+    assert "archive up to orders/0:1" in told and "archive: orders stopped: gone" in told
+    assert "archive: failed: no room" in told and "backup: failed: no place" in told
+    assert "backup: last 2026, next incr at 2026-02-01T03:00:00+00:00" in told
+
+
 def test_a_snapshot_file_is_a_plain_database(cli: Cli, url: str, shop: World, tmp_path: Path) -> None:
     out = tmp_path / "out.duckdb"
     made = cli("snapshot-file", out, "--url", url, "--json").json[0]

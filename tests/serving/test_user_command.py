@@ -82,7 +82,9 @@ def test_no_secret_is_printed_but_a_token_once(cli: Cli, path: Path) -> None:
 
 
 def test_wrong_use_writes_nothing(cli: Cli, path: Path) -> None:
-    add(cli, path, "ann", stdin="short\n").failed(2, "8 characters")
+    short = add(cli, path, "ann", stdin="short\n")
+    short.failed(2, "8 characters")
+    assert "first line of stdin" in short.err
     add(cli, path, "ann", stdin="").failed(2, "8 characters")
     add(cli, path, "a:b").failed(2, "name")
     add(cli, path, "ann", "--tables", ",").failed(2, "no table")

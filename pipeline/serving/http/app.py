@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -29,6 +29,7 @@ from ..users.users import User
 from . import health, live, operating, pages, querying, tables
 from .entrance import Entrance
 from .problems import HttpError, headers_of, problem, status_of
+from .reply import Reply
 
 if TYPE_CHECKING:
     from ....consumers.replica import Replica
@@ -165,7 +166,7 @@ class App:
     def failed(self, error: Exception) -> Response:
         if not isinstance(error, MerganserError):
             _log.error("a request failed in an unforeseen way", exc_info=error)
-        return JSONResponse(problem(error), status_of(error), headers_of(error))
+        return Reply(problem(error), status_of(error), headers_of(error))
 
     async def _not_found(self, request: Request, error: Exception) -> Response:
         """What Starlette itself refuses: a path, a method."""
@@ -175,7 +176,7 @@ class App:
         told = HttpError(
             status, why.get(status, "the request cannot be answered"), "GET /openapi.json lists them all", headers
         )
-        return JSONResponse(problem(told), status, {**_SAFE_HEADERS, **headers})
+        return Reply(problem(told), status, {**_SAFE_HEADERS, **headers})
 
     async def _unforeseen(self, request: Request, error: Exception) -> Response:
         return self.failed(error)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ....schemas.errors import Forbidden
 from ....schemas.kafka import Member
 from ....schemas.position import Position
 from ..guard.telling import stopped_for
 from ..users.users import User
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .app import Desk
@@ -25,11 +26,11 @@ async def position(desk: Desk, request: Request, user: User) -> Response:
     """How far the replica is: a token below ``applied`` is reached."""
     replica = desk.replica
     read, applied = _granted(replica.read_position, user), _granted(replica.position, user)
-    return JSONResponse({"position": str(read), "applied": str(applied)})
+    return Reply({"position": str(read), "applied": str(applied)})
 
 
 async def status(desk: Desk, request: Request, user: User) -> Response:
-    return JSONResponse(facts(desk, user))
+    return Reply(facts(desk, user))
 
 
 def facts(desk: Desk, user: User) -> dict[str, Any]:
@@ -93,9 +94,9 @@ async def livez(desk: Desk, request: Request) -> Response:
 
 def _check(why: str | None) -> Response:
     if why is None:
-        return JSONResponse({"ok": True})
+        return Reply({"ok": True})
     hint = "it may pass; GET /status says more"
-    return JSONResponse({"ok": False, "error": why, "hint": hint}, 503, {"Retry-After": "1"})
+    return Reply({"ok": False, "error": why, "hint": hint}, 503, {"Retry-After": "1"})
 
 
 def _plainly(what: str | None, user: User, plain: str) -> str | None:

@@ -8,13 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ....schemas.errors import UnknownTable
 from ..monitoring.figures import Figures
 from ..users.users import User
 from .health import facts
 from .problems import HttpError
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .app import Desk
@@ -27,7 +28,7 @@ async def live(desk: Desk, request: Request, user: User) -> Response:
     table = request.query_params.get("table")
     if table is not None:
         told["partitions"] = _partitions(desk, table, user)
-    return JSONResponse(told)
+    return Reply(told)
 
 
 def told_of(desk: Desk, user: User, figures: Figures, since_s: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import IO, TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from ....schemas.errors import UsageError
 from ....schemas.position import Position
@@ -21,6 +21,7 @@ from .asking import loads
 from .bodies import parts
 from .entrance import demand
 from .problems import HttpError, problem
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .app import Desk
@@ -40,7 +41,7 @@ async def begin_backup(desk: Desk, request: Request, user: User) -> Response:
     if make is None:
         raise UsageError("this node has no archive to back up into: [archive] in its merganser.toml names one")
     job = desk.jobs.begin(f"a {type_} backup", lambda: make(type_, notes))
-    return JSONResponse(_told(job), 202, {"Location": f"/backups/{job.id}"})
+    return Reply(_told(job), 202, {"Location": f"/backups/{job.id}"})
 
 
 def _wanted(data: bytes) -> tuple[str, dict[str, str]]:
@@ -60,7 +61,7 @@ async def backup_job(desk: Desk, request: Request, user: User) -> Response:
     job = desk.jobs.get(request.path_params["job"])
     if job is None:
         raise HttpError(404, "there is no such job, or no longer", "POST /backups begins one")
-    return JSONResponse(_told(job))
+    return Reply(_told(job))
 
 
 def _told(job: Job) -> dict[str, Any]:
@@ -79,7 +80,7 @@ async def digests(desk: Desk, request: Request, user: User) -> Response:
         raise HttpError(400, "the body is an object of after and timeout", '{"after": "orders/0:120", "timeout": 30}')
     timeout_s = seconds("timeout", said.get("timeout")) or 30.0
     await asyncio.to_thread(desk.replica.wait, Position.parse(after), timeout_s)
-    return JSONResponse({"tables": await asyncio.to_thread(digests_of, desk.replica, user.may_read)})
+    return Reply({"tables": await asyncio.to_thread(digests_of, desk.replica, user.may_read)})
 
 
 async def snapshot(desk: Desk, request: Request, user: User) -> Response:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .openapi import document
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .app import Desk
@@ -48,7 +49,7 @@ class Guarded:
 
 
 async def openapi(desk: Desk, request: Request) -> Response:
-    return JSONResponse(document())
+    return Reply(document())
 
 
 async def docs(desk: Desk, request: Request) -> Response:

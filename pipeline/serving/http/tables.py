@@ -6,24 +6,25 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ....schemas.errors import UnknownTable
 from ..users.users import User
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .app import Desk
 
 
 async def all_tables(desk: Desk, request: Request, user: User) -> Response:
-    return JSONResponse({"tables": await asyncio.to_thread(_tables, desk, user)})
+    return Reply({"tables": await asyncio.to_thread(_tables, desk, user)})
 
 
 async def one_table(desk: Desk, request: Request, user: User) -> Response:
     name = request.path_params["table"]
     for table in await asyncio.to_thread(_tables, desk, user):
         if table["table"] == name:
-            return JSONResponse(table)
+            return Reply(table)
     raise UnknownTable(name, hint="GET /tables lists those that you may read")
 
 

@@ -91,7 +91,9 @@ def nobody(cost: Cost) -> Hash:
 def check_password(password: str) -> str:
     """*password*, if it may be one. UsageError, which does not repeat it."""
     if len(password) < SHORTEST:
-        raise UsageError(f"a password has {SHORTEST} characters at least, this one has {len(password)}")
+        error = UsageError(f"a password has {SHORTEST} characters at least, this one has {len(password)}")
+        error.hint = "it is read from MERGANSER_PASSWORD, from a prompt, or from the first line of stdin"
+        raise error
     if len(password) > LONGEST or any(ord(c) < 32 or ord(c) == 127 for c in password):
         raise UsageError(f"a password has {LONGEST} characters at most, and none that control a terminal")
     return password
