@@ -78,6 +78,10 @@ def test_a_time_that_the_archive_may_not_reach_is_told(town: Town, tmp_path: Pat
         for live in (False, True)
     }
     assert {key for key, notes in found.items() if "Kafka was not asked" in "".join(notes)} == {(beyond, False)}
+    assert {key for key, notes in found.items() if "this is the latest" in "".join(notes)} == {
+        (beyond, False),
+        (beyond, True),
+    }
     assert {key for key, notes in found.items() if "will be empty" in "".join(notes)} == {
         (before, False),
         (before, True),
