@@ -75,10 +75,10 @@ class Origin:
             target = _newest(sources, partitions)
         base = wish.base if wish.base in (None, NO_BASE) else backups[0].id
         remarks = [] if time_ms is None else _short(sources, target)
-        if time_ms is not None and target == _newest(sources, partitions):
-            remarks.append("nothing of that time or later is there: this is the latest")
         if position is None:
             remarks += [_CHANGED.format(table) for table in sorted(sources.changed)]
+        if time_ms is not None and target == _newest(sources, partitions):
+            remarks.append("nothing of that time or later is there: this is the latest")
         return replace(plan_restore(wish.to, target, tables, sources, base), remarks=tuple(remarks))
 
     # -- inside ------------------------------------------------------------------------------
