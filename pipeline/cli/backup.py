@@ -213,7 +213,8 @@ def expire(
         return
     rows = ((v.backup.id, v.backup.type, "keep" if v.kept else "remove", v.why) for v in done.verdicts)
     emit_table(["backup", "type", "", "why"], rows)
-    say(f"{count(len(done.files), 'file')}, {done.bytes:,} bytes {'would be ' if dry_run else ''}removed")
+    gone, files = sum(not v.kept for v in done.verdicts), count(len(done.files), "file")
+    say(f"{count(gone, 'backup')}, {files}, {done.bytes:,} bytes {'would be ' if dry_run else ''}removed")
     if done.waiting:
         say("files stay until the next time: a backup is being made")
 

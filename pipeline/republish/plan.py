@@ -75,7 +75,8 @@ class RepublishPlan:
         said = {"new": "is made, topic and schemas", "begun": "is gone on with", "there": "is there, and is compared"}
         head = [f"republish cluster {self.from_cluster_id} to cluster {self.cluster_id}", *self.restore.lines()[1:]]
         return head + [
-            f"table    {way.name}: {way.facts.partitions} partitions, {len(way.values)} versions; it {said[way.state]}"
+            f"table    {way.name}: partitions {way.facts.partitions}, schema versions {len(way.values)};"
+            f" it {said[way.state]}"
             for way in self.tables
         ]
 

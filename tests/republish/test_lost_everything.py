@@ -157,7 +157,7 @@ def test_the_command_does_nothing_unless_it_is_told_to(
         return capsys.readouterr().out
 
     with mg.connect(second) as log:
-        assert f"{name}: 3 partitions, 1 versions; it is made, topic and schemas" in run_it()
+        assert f"{name}: partitions 3, schema versions 1; it is made, topic and schemas" in run_it()
         before = json.loads(run_it("--json"))
         assert not before["executed"] and before["tables"][0]["state"] == "new" and not before["republished"]
         assert (
