@@ -123,6 +123,11 @@ class Applier:
         """A reader met a fatal error: look whether the store is still good. From any thread."""
         self._suspected.set()
 
+    def look_soon(self) -> None:
+        """A reader found the log ending before what is applied: look at the topics with the next turn. From any
+        thread."""
+        self._looked_at = 0.0
+
     # -- the loop ----------------------------------------------------------------------------
 
     def _run(self) -> None:
