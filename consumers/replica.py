@@ -32,7 +32,7 @@ from .apply import Applier, BatchLimits
 from .dbfile import Limits, stored_tables
 from .derived import derived_tables, same_name
 from .follow import Follow
-from .log import Log
+from .log import Log, check_group
 from .meter import Times
 from .outcome import Outcome, Written, question, settle
 from .progress import Progress
@@ -84,6 +84,7 @@ class Replica:
     ) -> None:
         if isinstance(tables, str) or not tables:
             raise UsageError("tables is a list of one table name or more")
+        check_group(group)
         self._log = log
         if not Path(path).exists():
             for table in tables:
