@@ -52,6 +52,13 @@ _LOOK_S = 5.0
 #: How long a transaction may lack records before it is asked whether they can still come.
 _CLOSE_S = 0.5
 
+#: A partition that brought nothing for so long has nothing for us, whatever its end says: a transaction is open there,
+#: or its leader is away.
+_STALLED_S = 0.25
+
+#: So long a batch may wait for others where records come slowly. A replica at full speed closes it earlier, by size.
+_GROWN_S = 3.0
+
 #: Failures in a row, without a batch applied in between, that end the loop.
 _MAX_FAILURES = 3
 
@@ -100,6 +107,8 @@ class Applier:
         self._looked_at = self._reported_at = self._closed_at = 0.0
         self._reported = Position()
         self._paused: frozenset[TopicPartition] = frozenset()
+        self._moved_at: dict[TopicPartition, float] = {}
+        self._growing_since: float | None = None
 
     def start(self, split: bool) -> None:
         """Begin to follow; raises what a first look already shows to be impossible."""
@@ -158,6 +167,7 @@ class Applier:
             self._probe()
         poll = self._patiently(self._poll)
         stopped = self._collector.add(poll)
+        self._note_moved(poll)
         if self._many_undecoded():
             self._patiently(self._collector.decode)
         if stopped:
@@ -201,6 +211,14 @@ class Applier:
         """How long a poll waits for a first record: briefly, if there is something to hand over."""
         return 0.1 if self._collector.empty and self._commit is None else 0.001
 
+    def _note_moved(self, poll: Poll) -> None:
+        now = time.monotonic()
+        for topic, chunk in poll.chunks.items():
+            for partition in chunk.spans:
+                self._moved_at[TopicPartition(topic, partition)] = now
+        if not self._collector.empty and self._growing_since is None:
+            self._growing_since = now
+
     def _due(self) -> bool:
         if self._collector.empty:
             return False
@@ -208,9 +226,16 @@ class Applier:
             return True
         if not self._idle:
             return False
-        # While far behind, large batches are cheaper, and nobody's read gets staler by them.
+        # While far behind, large batches are cheaper, and nobody's read gets staler by them: as long as more comes.
+        now = time.monotonic()
+        if self._growing_since is not None and now - self._growing_since >= _GROWN_S:
+            return True
         waiting = self._collector.position.behind(self._reader.known_ends())
-        return sum(n for tp, n in waiting.items() if tp not in self._paused) < self._limits.poll_records
+        coming = [n for tp, n in waiting.items() if tp not in self._paused and self._comes(tp, now)]
+        return sum(coming) < self._limits.poll_records
+
+    def _comes(self, tp: TopicPartition, now: float) -> bool:
+        return now - self._moved_at.get(tp, 0.0) < _STALLED_S
 
     def _hand_over(self) -> None:
         """Give what was collected to the worker, once it is done with the batch before.
@@ -218,6 +243,7 @@ class Applier:
         The look at the topics begins now that all of it was read, and is over before it is committed.
         """
         self._settle()
+        self._growing_since = None
         if not self._collector.empty:
             look = self._looker.submit(self._check_topics, self._collector.topics)
             self._commit = self._worker.submit(self._apply, self._patiently(self._collector.take), look)
@@ -299,6 +325,7 @@ class Applier:
         if stopped and not starts:
             raise stopped[0]
         self._own(starts)
+        self._moved_at = dict.fromkeys((start.partition for start in starts), time.monotonic())
         self._reader.assign(Position({start.partition: start.read_from for start in starts}))
 
     def _own(self, starts: Sequence[Start]) -> None:

@@ -69,6 +69,35 @@ def test_a_commit_that_fails_on_a_quiet_log_is_made_good_without_another_record(
         wait_for_all(world, progress)
 
 
+def test_a_large_open_transaction_keeps_nothing_else_from_being_applied(tmp_path: Path) -> None:
+    """Far behind, batches are large; but what an open transaction hides is not behind: nobody can read it."""
+    world, hidden = World(1), TopicPartition("plain", 0)
+    for _ in range(BatchLimits().poll_records + 100):
+        world._put("plain", 0)
+    world.log.stable[hidden] = 3
+    with running(world, tmp_path / "r.duckdb") as (_, progress, _loop):
+        for n in range(5):
+            world._put("keyed", 1)
+            here = world.log.ends([TopicPartition("keyed", 1)])
+            wait_for(f"row {n} of another table", lambda here=here: progress.applied.reaches(here), timeout_s=10)
+        assert progress.applied[hidden] == 3
+        del world.log.stable[hidden]
+        wait_for_all(world, progress)
+
+
+def test_a_batch_that_grows_slowly_is_applied_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merganser.consumers.apply._GROWN_S", 0.3)
+    monkeypatch.setattr("merganser.consumers.apply._STALLED_S", 60.0)
+    world, slow = World(1), TopicPartition("plain", 0)
+    for _ in range(BatchLimits().poll_records + 100):
+        world._put("plain", 0)
+    world.log.stable[slow] = 1
+    with running(world, tmp_path / "r.duckdb") as (_, progress, _loop):
+        for n in range(2, 6):
+            world.log.stable[slow] = n
+            wait_for(f"{n} records", lambda n=n: progress.applied.get(slow, 0) >= n, timeout_s=10)
+
+
 def test_a_key_schema_registered_later_is_known_when_its_keys_come(tmp_path: Path) -> None:
     world = World(1)
     with running(world, tmp_path / "s.duckdb") as (store, progress, _):

@@ -188,12 +188,12 @@ class FakeReader:
                 poll.problems.append(Problem(tp, "offset out of range"))
                 continue
             run = self._log.random.randint(0, room)
-            offsets = self._log.partitions[tp][self._next[tp] : self._next[tp] + run]
+            end = max(self._next[tp], self._log.stable_ends([tp])[tp])
+            offsets = self._log.partitions[tp][self._next[tp] : min(self._next[tp] + run, end)]
             records = [record for record in offsets if record is not None]
             poll.add(records)
             room -= len(records)
             self._next[tp] += len(offsets)
-            end = len(self._log.partitions[tp])
             if self._next[tp] >= end and self._ended.get(tp) != end:
                 self._ended[tp] = end
                 poll.ends.append(End(tp, end))
