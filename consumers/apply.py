@@ -389,11 +389,15 @@ class Applier:
 
     def _keep_together(self) -> None:
         """Once much is held back, read only what it has waited for longest: then that gets less, however
-        unevenly partitions come."""
-        held, limit = self._collector.waiting.nbytes, self._pending_bytes
+        unevenly partitions come. Topics of which nothing is held back go on meanwhile, as long as there is room: what
+        is waited for may not come for long, where a transaction is open."""
+        waiting, limit = self._collector.waiting, self._pending_bytes
+        held = waiting.nbytes
         paused: frozenset[TopicPartition] = frozenset()
         if held > limit // 2 or (self._paused and held > limit // 4):
-            paused = self._collector.owned - self._collector.waiting.next_for(self._collector.position)
+            all_of_them, topics = held > limit // 4 * 3, waiting.topics
+            paused = frozenset(tp for tp in self._collector.owned if all_of_them or tp.topic in topics)
+            paused -= waiting.next_for(self._collector.position)
         if paused != self._paused:
             self._reader.pause(paused)
             self._paused = paused
