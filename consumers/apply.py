@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ..schemas.errors import StoreFailed, TableStopped
+from ..schemas.errors import LogUnavailable, StoreFailed, TableStopped
 from ..schemas.position import Position, TopicPartition
 from .atomic import OVERHEAD, Entry
 from .batch import Batch
@@ -48,6 +48,9 @@ _REPORT_S = 1.0
 
 #: How often, with nothing to do, the topics are looked at.
 _LOOK_S = 5.0
+
+#: How long the loop waits for the log's ends, where it can do without them.
+_ENDS_S = 1.0
 
 #: How long a transaction may lack records before it is asked whether they can still come.
 _CLOSE_S = 0.5
@@ -408,7 +411,9 @@ class Applier:
         if waiting.idle:
             return
         unclosed = waiting.unclosed()
-        if unclosed:
+        if unclosed and self._known(self._collector.owned) is None:
+            self._closed_at = time.monotonic() + _LOOK_S  # each try costs time that the others need
+        elif unclosed:
             waiting.close(unclosed, self._patiently(lambda: self._log.horizon(self._collector.owned)))
         torn = waiting.torn(self._collector.position)
         if torn:
@@ -488,10 +493,21 @@ class Applier:
         if not compacted:
             return
         held = [tp for tp in self._collector.owned if tp.topic in {t.name for t in compacted}]
-        ends = self._patiently(lambda: self._log.ends(held))
+        ends = self._known(held)
+        if ends is None:
+            return
         position = self._progress.applied
         self._settle()
         self._store.caught_up([tp for tp in held if position.get(tp, 0) >= ends.get(tp, 0)])
+
+    def _known(self, partitions: Collection[TopicPartition]) -> Position | None:
+        """The log's ends; None if one of *partitions* has no leader that answers: what needs them can be done later,
+        and the others go on meanwhile."""
+        try:
+            return self._log.ends(partitions, _ENDS_S)
+        except LogUnavailable as away:
+            _log.info("the ends of some partitions are not known for now: %s", away)
+            return None
 
     def _close(self) -> None:
         """Let the worker finish, report, and leave the group."""
