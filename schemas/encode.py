@@ -107,7 +107,7 @@ def _refusing(table: Table) -> Callable[[Mapping[str, Any]], bytes] | None:
         return None
 
     def refuse(row: Mapping[str, Any]) -> bytes:
-        hint = "another client registered it; `merganser table alter` to a schema without that column, then to one with it"
+        hint = "another client registered it: `merganser table alter` to one without that column, then to one with it"
         raise BadSchema(table.name, f"version {newest}", f"replicas refuse its records: {why}", hint)
 
     return refuse
