@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ..schemas.errors import StoreFailed, TableStopped
+from ..schemas.errors import LogUnavailable, StoreFailed, TableStopped
 from ..schemas.position import Position, TopicPartition
 from .atomic import OVERHEAD, Entry
 from .batch import Batch
@@ -49,8 +49,18 @@ _REPORT_S = 1.0
 #: How often, with nothing to do, the topics are looked at.
 _LOOK_S = 5.0
 
+#: How long the loop waits for the log's ends, where it can do without them.
+_ENDS_S = 1.0
+
 #: How long a transaction may lack records before it is asked whether they can still come.
 _CLOSE_S = 0.5
+
+#: A partition that brought nothing for so long has nothing for us, whatever its end says: a transaction is open there,
+#: or its leader is away.
+_STALLED_S = 0.25
+
+#: So long a batch may wait for others where records come slowly. A replica at full speed closes it earlier, by size.
+_GROWN_S = 3.0
 
 #: Failures in a row, without a batch applied in between, that end the loop.
 _MAX_FAILURES = 3
@@ -100,6 +110,8 @@ class Applier:
         self._looked_at = self._reported_at = self._closed_at = 0.0
         self._reported = Position()
         self._paused: frozenset[TopicPartition] = frozenset()
+        self._moved_at: dict[TopicPartition, float] = {}
+        self._growing_since: float | None = None
 
     def start(self, split: bool) -> None:
         """Begin to follow; raises what a first look already shows to be impossible."""
@@ -122,6 +134,11 @@ class Applier:
     def suspect(self) -> None:
         """A reader met a fatal error: look whether the store is still good. From any thread."""
         self._suspected.set()
+
+    def look_soon(self) -> None:
+        """A reader found the log ending before what is applied: look at the topics with the next turn. From any
+        thread."""
+        self._looked_at = 0.0
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -153,6 +170,7 @@ class Applier:
             self._probe()
         poll = self._patiently(self._poll)
         stopped = self._collector.add(poll)
+        self._note_moved(poll)
         if self._many_undecoded():
             self._patiently(self._collector.decode)
         if stopped:
@@ -196,6 +214,14 @@ class Applier:
         """How long a poll waits for a first record: briefly, if there is something to hand over."""
         return 0.1 if self._collector.empty and self._commit is None else 0.001
 
+    def _note_moved(self, poll: Poll) -> None:
+        now = time.monotonic()
+        for topic, chunk in poll.chunks.items():
+            for partition in chunk.spans:
+                self._moved_at[TopicPartition(topic, partition)] = now
+        if not self._collector.empty and self._growing_since is None:
+            self._growing_since = now
+
     def _due(self) -> bool:
         if self._collector.empty:
             return False
@@ -203,9 +229,16 @@ class Applier:
             return True
         if not self._idle:
             return False
-        # While far behind, large batches are cheaper, and nobody's read gets staler by them.
+        # While far behind, large batches are cheaper, and nobody's read gets staler by them: as long as more comes.
+        now = time.monotonic()
+        if self._growing_since is not None and now - self._growing_since >= _GROWN_S:
+            return True
         waiting = self._collector.position.behind(self._reader.known_ends())
-        return sum(n for tp, n in waiting.items() if tp not in self._paused) < self._limits.poll_records
+        coming = [n for tp, n in waiting.items() if tp not in self._paused and self._comes(tp, now)]
+        return sum(coming) < self._limits.poll_records
+
+    def _comes(self, tp: TopicPartition, now: float) -> bool:
+        return now - self._moved_at.get(tp, 0.0) < _STALLED_S
 
     def _hand_over(self) -> None:
         """Give what was collected to the worker, once it is done with the batch before.
@@ -213,6 +246,7 @@ class Applier:
         The look at the topics begins now that all of it was read, and is over before it is committed.
         """
         self._settle()
+        self._growing_since = None
         if not self._collector.empty:
             look = self._looker.submit(self._check_topics, self._collector.topics)
             self._commit = self._worker.submit(self._apply, self._patiently(self._collector.take), look)
@@ -294,6 +328,7 @@ class Applier:
         if stopped and not starts:
             raise stopped[0]
         self._own(starts)
+        self._moved_at = dict.fromkeys((start.partition for start in starts), time.monotonic())
         self._reader.assign(Position({start.partition: start.read_from for start in starts}))
 
     def _own(self, starts: Sequence[Start]) -> None:
@@ -357,11 +392,15 @@ class Applier:
 
     def _keep_together(self) -> None:
         """Once much is held back, read only what it has waited for longest: then that gets less, however
-        unevenly partitions come."""
-        held, limit = self._collector.waiting.nbytes, self._pending_bytes
+        unevenly partitions come. Topics of which nothing is held back go on meanwhile, as long as there is room: what
+        is waited for may not come for long, where a transaction is open."""
+        waiting, limit = self._collector.waiting, self._pending_bytes
+        held = waiting.nbytes
         paused: frozenset[TopicPartition] = frozenset()
         if held > limit // 2 or (self._paused and held > limit // 4):
-            paused = self._collector.owned - self._collector.waiting.next_for(self._collector.position)
+            all_of_them, topics = held > limit // 4 * 3, waiting.topics
+            paused = frozenset(tp for tp in self._collector.owned if all_of_them or tp.topic in topics)
+            paused -= waiting.next_for(self._collector.position)
         if paused != self._paused:
             self._reader.pause(paused)
             self._paused = paused
@@ -372,7 +411,9 @@ class Applier:
         if waiting.idle:
             return
         unclosed = waiting.unclosed()
-        if unclosed:
+        if unclosed and self._known(self._collector.owned) is None:
+            self._closed_at = time.monotonic() + _LOOK_S  # each try costs time that the others need
+        elif unclosed:
             waiting.close(unclosed, self._patiently(lambda: self._log.horizon(self._collector.owned)))
         torn = waiting.torn(self._collector.position)
         if torn:
@@ -452,10 +493,21 @@ class Applier:
         if not compacted:
             return
         held = [tp for tp in self._collector.owned if tp.topic in {t.name for t in compacted}]
-        ends = self._patiently(lambda: self._log.ends(held))
+        ends = self._known(held)
+        if ends is None:
+            return
         position = self._progress.applied
         self._settle()
         self._store.caught_up([tp for tp in held if position.get(tp, 0) >= ends.get(tp, 0)])
+
+    def _known(self, partitions: Collection[TopicPartition]) -> Position | None:
+        """The log's ends; None if one of *partitions* has no leader that answers: what needs them can be done later,
+        and the others go on meanwhile."""
+        try:
+            return self._log.ends(partitions, _ENDS_S)
+        except LogUnavailable as away:
+            _log.info("the ends of some partitions are not known for now: %s", away)
+            return None
 
     def _close(self) -> None:
         """Let the worker finish, report, and leave the group."""

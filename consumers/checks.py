@@ -21,6 +21,9 @@ from ..schemas.errors import (
 from ..schemas.position import Position, TopicPartition
 from ..schemas.table import Table
 
+#: How far the host's clock may have gone back since the store was last at the end of a compacted topic.
+_CLOCK_MS = 60_000
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -94,6 +97,9 @@ def next_start(table: Table, tp: TopicPartition, stored: Stored, starts: Positio
             table.name,
             f"{tp}: away for {away_ms / 1000:.0f} s, deletes are kept {table.delete_retention_ms / 1000:.0f} s",
         )
+    if table.compacted and end > stored.next_offset and away_ms < -_CLOCK_MS:
+        why = f"the store was at its end {-away_ms / 1000:.0f} s from now, so no clock tells for how long it was away"
+        raise TombstonesLost(table.name, f"{tp}: {why}")
     # Begin at the last record seen, if it is there, to compare it with what the store remembers.
     if stored.last is not None and start <= stored.last.offset:
         return stored.last.offset

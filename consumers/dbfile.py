@@ -48,6 +48,9 @@ CREATE TABLE _merganser.operations (
 PARTITIONED = ("quarantine", "pending", "rejections", "operations", "positions")
 
 
+_NAME_HINT = "--store names the file of a replica, or a new one"
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a store may use. Sizes in bytes, times in seconds."""
@@ -68,6 +71,8 @@ class Limits:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise UsageError(f"Limits.{name} is a whole number (sizes in bytes), not {value!r}")
+        if self.threads < 1:
+            raise UsageError("Limits.threads is 1 at least")
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,15 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
     words."""
     if not path.parent.is_dir():
         raise StoreFormat(str(path), "its folder does not exist", hint=f"mkdir -p {path.parent}")
+    if path.name.partition(".")[0] == "_merganser":
+        raise StoreFormat(str(path), "a file of that name hides what is in it from DuckDB", hint="give it another name")
     # DuckDB takes a file of JSON, CSV or Parquet for data and keeps its tables in memory: seen, and fatal here.
-    if path.exists() and (head := _head(path)) and head[8:] != b"DUCK":
-        raise StoreFormat(str(path), "not a DuckDB file", hint="--store names the file of a replica, or a new one")
+    try:
+        ours = not path.exists() or not (head := _head(path)) or head[8:] == b"DUCK"
+    except OSError as error:
+        raise StoreFormat(str(path), str(error.strerror), hint=_NAME_HINT) from error
+    if not ours:
+        raise StoreFormat(str(path), "not a DuckDB file", hint=_NAME_HINT)
     config: dict[str, str | bool | int | float | list[str]] = {
         "storage_compatibility_version": "v1.5.0",
         "memory_limit": f"{limits.memory}B",

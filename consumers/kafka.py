@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from ..schemas.position import Position, TopicPartition
 from .chunk import Chunk, Record
-from .log import End, Ownership, Poll, Problem
+from .log import End, Ownership, Poll, Problem, check_group
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class KafkaReader:
     """A Reader of one Kafka cluster."""
 
     def __init__(self, client: Mapping[str, Any], group: str, kind: type[Chunk] = Chunk) -> None:
+        check_group(group)
         self._config = reader_config(client, group)
         self._consumer = Consumer(self._config)
         self._ownership: Ownership | None = None

@@ -19,11 +19,18 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
+from ..schemas.errors import UsageError
 from ..schemas.hanging import OpenTransaction
 from ..schemas.kafka import TopicFacts, TopicId
 from ..schemas.position import Position, TopicPartition
 from ..schemas.table import SchemaVersion, Table
 from .chunk import Chunk, Record
+
+
+def check_group(group: object) -> None:
+    """UsageError unless *group* can name a consumer group: confluent-kafka ends the process over an empty one."""
+    if not isinstance(group, str) or not group.strip():
+        raise UsageError(f"a group is a name, and not empty; got {group!r}")
 
 
 class End(NamedTuple):

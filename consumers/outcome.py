@@ -18,6 +18,8 @@ from .statements import Connection, run
 
 State = Literal["applied", "rejected", "in-doubt"]
 
+_BEGUN_AFTER = "the store began with a part of the log, and what lies below it is not known here"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -42,11 +44,12 @@ class Written(Protocol):
 @dataclass(frozen=True)
 class Question:
     """What is asked for: a transaction or operation by *id*, or the one write just below *position*, which
-    had the operation ids *ops*."""
+    had the operation ids *ops*. *empty* is a transaction that was committed without a record."""
 
     id: str | None
     position: Position
     ops: tuple[str, ...] = ()
+    empty: bool = False
 
     @property
     def where(self) -> tuple[TopicPartition, int] | None:
@@ -66,7 +69,7 @@ def question(asked: object) -> Question:
     position = asked.position if isinstance(asked, Written) else None
     id_ = getattr(asked, "id", None) or getattr(asked, "tx", None)
     if isinstance(id_, str):
-        return Question(id_, position or Position())
+        return Question(id_, position or Position(), empty=position is not None and not position)
     if not position:
         raise UsageError(f"no outcome of {asked!r}: give a transaction, its id, or a write that was acknowledged")
     return Question(None, position, tuple(getattr(asked, "ops", ())))
@@ -78,11 +81,15 @@ def settle(con: Connection, asked: Question, caught_up: bool) -> Outcome | None:
     *caught_up*: it has applied all that was in the log when it was asked; then what it does not know is
     not in the log.
     """
+    if asked.empty:
+        return Outcome("applied")
     found = _by_id(con, asked.id) if asked.id is not None else None
     if found is not None or not caught_up:
         return found
     if asked.where is not None:
         return _by_place(con, *asked.where, asked.ops)
+    if _begun_after(con, asked.position):
+        return Outcome("in-doubt", _BEGUN_AFTER)
     if _forgetful(con, asked.position):
         return Outcome("in-doubt", "it was rolled back, or is longer ago than is remembered")
     why = "nothing of this id was committed in what is followed here: it was rolled back, or never written"
@@ -104,6 +111,8 @@ def _by_place(con: Connection, tp: TopicPartition, offset: int, ops: tuple[str, 
         sql = "SELECT state, reason FROM _merganser.operations WHERE topic = ? AND partition = ? AND id = ?"
         for state, reason in run(con, sql, [*tp, op]):
             return Outcome(state, reason)
+    if _begun_after(con, Position.past(*tp, offset)):
+        return Outcome("in-doubt", _BEGUN_AFTER)
     place = [tp.topic, tp.partition, offset]
     where = 'WHERE topic = ? AND partition = ? AND "offset" = ?'
     for table in ("rejections", "quarantine"):
@@ -111,6 +120,17 @@ def _by_place(con: Connection, tp: TopicPartition, offset: int, ops: tuple[str, 
         if rows:
             return Outcome("rejected", rows[0][0])
     return Outcome("applied")
+
+
+def _begun_after(con: Connection, position: Position) -> bool:
+    """True if the store began above offset 0, and what was asked for may lie below: all of it, as far as *position*
+    tells, or anywhere."""
+    rows = run(con, "SELECT topic, partition, first_offset FROM _merganser.positions")
+    firsts = {TopicPartition(topic, p): first for topic, p, first in rows}
+    if not position:
+        return any(firsts.values())
+    held = [tp for tp in position if tp in firsts]
+    return bool(held) and all(position[tp] <= firsts[tp] for tp in held)
 
 
 def _forgetful(con: Connection, position: Position) -> bool:

@@ -12,26 +12,29 @@ from typing import Any
 
 import duckdb
 
+from ..schemas.avro import key_fields
 from ..schemas.errors import (
+    LogTruncated,
     LogUnavailable,
     MerganserError,
     NotFreshEnough,
     NotHeld,
     StoreError,
     TableStopped,
+    TopicRecreated,
     UnknownTable,
     UsageError,
 )
 from ..schemas.kafka import Deadline, OneProcess
 from ..schemas.position import Position, TopicPartition
-from ..schemas.types import quote
+from ..schemas.types import Field, quote
 from .apply import Applier, BatchLimits
 from .dbfile import Limits, stored_tables
 from .derived import derived_tables, same_name
 from .follow import Follow
-from .log import Log
+from .log import Log, check_group
 from .meter import Times
-from .outcome import Outcome, question, settle
+from .outcome import Outcome, Written, question, settle
 from .progress import Progress
 from .reads import Goal, Level, Params, Reading, check_level, parse, positions, query_error, read_error, run
 from .result import Result
@@ -43,6 +46,12 @@ _log = logging.getLogger(__name__)
 
 #: How long a read that is late already looks for the reason.
 _ASK_S = 1.0
+
+#: Between two looks at a log that ends before what is applied.
+_AGAIN_S = 0.05
+
+#: Why tables stop whose positions are of a log that is no longer there.
+_ANOTHER_LOG = (TopicRecreated, LogTruncated)
 
 _FAILED = "the store failed and is being reopened: run the query again"
 
@@ -75,6 +84,7 @@ class Replica:
     ) -> None:
         if isinstance(tables, str) or not tables:
             raise UsageError("tables is a list of one table name or more")
+        check_group(group)
         self._log = log
         if not Path(path).exists():
             for table in tables:
@@ -161,9 +171,9 @@ class Replica:
             raise UsageError(f"table {table!r} has no key; use query")
         if not isinstance(key, Mapping) or set(key) != set(known.key):
             raise UsageError(f"the key of {table!r} is a mapping of {', '.join(known.key)}; got {key!r}")
-        where = " AND ".join(f"{quote(name)} = ?" for name in known.key)
+        where = " AND ".join(f"{quote(f.name)} = {_placeholder(f, key[f.name])}" for f in key_fields(known))
         sql = f"SELECT * FROM {quote(table)} WHERE {where}"
-        params = [key[name] for name in known.key]
+        params = [key[f.name] for f in key_fields(known)]
         result = self.query(sql, params, level=level, after=after, max_staleness=max_staleness, timeout=timeout)
         rows = result.rows()
         return dict(zip(result.columns, rows[0], strict=True)) if rows else None
@@ -205,7 +215,7 @@ class Replica:
         """What a read of *sql*, as fresh as is said, has to reach. The log is asked where it must be."""
         self._process.check()
         level = check_level(level, max_staleness)
-        token = Position.parse(after) if isinstance(after, str) else after or Position()
+        token = self._token(after)
         floor, target = self._progress.floor, token
         if level == "strong":
             target = target | self._sample(self._needed(sql, deadline), deadline)
@@ -248,7 +258,7 @@ class Replica:
             return known
         try:
             # An id alone says nothing of where: what was acknowledged by now decides.
-            target = asked.position or self._log.ends(list(self._progress.read), deadline.left_s)
+            target = self._token(asked.position) or self._sample(list(self._progress.read), deadline)
             self._wait(target, deadline, "outcome")
         except (NotFreshEnough, LogUnavailable, TableStopped) as error:
             return Outcome("in-doubt", str(error))
@@ -288,10 +298,25 @@ class Replica:
 
     def wait(self, target: Position | str, timeout: float = 30.0) -> None:
         """Until *target* is applied; the errors of :meth:`query`."""
-        target = Position.parse(target) if isinstance(target, str) else target
-        self._wait(target, Deadline(timeout), "after")
+        self._wait(self._token(target), Deadline(timeout), "after")
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _token(self, after: object) -> Position:
+        """The position that *after* is, or spells. UsageError if it is none; TableStopped if it is of a table whose log
+        is another one now: which of the two a token is of cannot be told."""
+        if isinstance(after, str):
+            after = Position.parse(after)
+        if after is None:
+            return Position()
+        if not isinstance(after, Mapping):
+            way = "give its .position" if isinstance(after, Written) else "flush() and .position give one"
+            raise UsageError(f"{after!r} is no token: {way}")
+        token = Position(after)
+        for stopped in self._progress.stopped.values():
+            if isinstance(stopped, _ANOTHER_LOG) and token.of({stopped.table}):
+                raise stopped
+        return token
 
     def _needed(self, sql: str, deadline: Deadline) -> list[TopicPartition]:
         """The partitions whose end a strong read of *sql* waits for: all, unless it names tables only.
@@ -331,21 +356,40 @@ class Replica:
             told = "; ".join(map(str, hanging))
             raise NotFreshEnough(late.level, deadline.timeout_s, f"{late.behind}; {told}", lacks=late.lacks) from None
 
-    def _sample(self, partitions: Collection[TopicPartition], deadline: Deadline) -> Position:
-        """The log's ends, asked for now."""
-        at_s = time.monotonic()
-        ends = self._log.ends(partitions, deadline.left_s)
-        self._samples.note(at_s, ends)
-        return ends
+    def _sample(self, partitions: Collection[TopicPartition], deadline: Deadline, level: str = "strong") -> Position:
+        """The log's ends, asked for now. TableStopped if they say nothing of what the store has."""
+        while True:
+            self._refuse_stopped(partitions)
+            at_s, applied = time.monotonic(), self._progress.applied
+            ends = self._log.ends(partitions, deadline.left_s)
+            before = [tp for tp in partitions if ends.get(tp, 0) < applied.get(tp, 0)]
+            if not before:
+                self._samples.note(at_s, ends)
+                return ends
+            # Not the log that was applied, or an answer of long ago: the loop finds out which.
+            self._applier.look_soon()
+            if deadline.passed:
+                why = f"the log says that {before[0]} ends at {ends.get(before[0], 0)}, below what is applied"
+                raise NotFreshEnough(level, deadline.timeout_s, why)
+            time.sleep(min(_AGAIN_S, deadline.left_s))
+
+    def _refuse_stopped(self, partitions: Collection[TopicPartition]) -> None:
+        """TableStopped if one of *partitions* is not followed any more: that it lacks nothing cannot be proven, even
+        if the log's end is not beyond it."""
+        stopped = self._progress.stopped
+        for tp in partitions if stopped else ():
+            if tp.topic in stopped:
+                raise stopped[tp.topic]
 
     def _recent_ends(
         self, partitions: Collection[TopicPartition], max_staleness: float, deadline: Deadline
     ) -> Position:
         """Ends sampled at most *max_staleness* seconds before this call, or in it, which are applied."""
+        self._refuse_stopped(partitions)
         since_s = time.monotonic() - max_staleness
         ends = self._samples.proof(partitions, self._progress.applied, since_s)
         if ends is None:
-            ends = self._sample(partitions, deadline)
+            ends = self._sample(partitions, deadline, "bounded")
             self._wait(ends, deadline, "bounded")
         return ends
 
@@ -365,3 +409,8 @@ class Replica:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _placeholder(f: Field, value: object) -> str:
+    """What stands for *value* in SQL: producers take nanoseconds as a number, which DuckDB compares with no time."""
+    return "make_timestamp_ns(?)" if f.type.kind.endswith("nanos") and isinstance(value, int) else "?"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -39,7 +41,8 @@ class Result:
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows as tuples of Python values.
 
-        HUGEINT comes as int, UUID as uuid.UUID, MAP as dict, nanosecond times cut to microseconds.
+        HUGEINT comes as int, UUID as uuid.UUID, MAP as dict, nanosecond times cut to microseconds; inside of lists,
+        structs and maps too.
         """
         columns = [_python(column, type_) for column, type_ in zip(self._table.columns, self._types, strict=True)]
         return list(zip(*columns, strict=True))
@@ -53,11 +56,97 @@ class Result:
 
 
 def _python(column: pa.ChunkedArray, sql_type: str) -> list[Any]:
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    values: list[Any] = column.to_pylist()
-    convert = _CONVERT.get(sql_type.partition("(")[0])
-    return values if convert is None else [None if v is None else convert(v) for v in values]
+    whole = _microseconds(column.type)
+    values: list[Any] = (column if whole == column.type else column.cast(whole, safe=False)).to_pylist()
+    convert = converter(sql_type)
+    return values if convert is None else [convert(value) for value in values]
 
 
-_CONVERT: dict[str, Callable[[Any], Any]] = {"HUGEINT": int, "UHUGEINT": int, "UUID": uuid.UUID, "MAP": dict}
+def _microseconds(type_: pa.DataType) -> pa.DataType:
+    """*type_* with microseconds for nanoseconds, which Arrow has no Python values for."""
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("us", type_.tz) if type_.unit == "ns" else type_
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_microseconds(type_.value_type)))
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(type_.value_field.with_type(_microseconds(type_.value_type)), type_.list_size)
+    if pa.types.is_map(type_):
+        return pa.map_(type_.key_type, type_.item_field.with_type(_microseconds(type_.item_type)))
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_microseconds(field.type)) for field in type_])
+    return type_
+
+
+# -- by DuckDB's name of a type --------------------------------------------------------------
+
+Convert = Callable[[Any], Any]
+
+#: A piece of a type's text: a quoted name or symbol, a mark, or a run of anything else.
+_PIECE = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'|[(),]|[^"\'(),]+')
+
+
+@lru_cache(maxsize=1024)
+def converter(sql_type: str) -> Convert | None:
+    """From Arrow's Python value of a column, or of a part of one, to ours; None if they are the same."""
+    if sql_type.endswith("]"):
+        return _each(converter(sql_type[: sql_type.rindex("[")]))
+    name, _, rest = sql_type.partition("(")
+    if name == "MAP":
+        key, value = _parts(rest)
+        return _mapping(converter(key), converter(value))
+    if name == "STRUCT":
+        return _fields({field: converter(type_) for field, type_ in map(_named, _parts(rest))})
+    return _or_null(_SCALARS[name]) if name in _SCALARS else None
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas of *text*, which goes on to the parenthesis that closes it."""
+    parts, depth = [""], 0
+    for piece in _PIECE.findall(text):
+        depth += (piece == "(") - (piece == ")")
+        if depth < 0:
+            break
+        if piece == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return [part.strip() for part in parts]
+
+
+def _named(field: str) -> tuple[str, str]:
+    """Name and type of a struct's field."""
+    if field.startswith('"'):
+        quoted = _PIECE.findall(field)[0]
+        return quoted[1:-1].replace('""', '"'), field[len(quoted) :].strip()
+    name, _, type_ = field.partition(" ")
+    return name, type_
+
+
+def _or_null(convert: Convert) -> Convert:
+    return lambda value: None if value is None else convert(value)
+
+
+def _each(convert: Convert | None) -> Convert | None:
+    return None if convert is None else _or_null(lambda values: [convert(value) for value in values])
+
+
+def _mapping(key: Convert | None, value: Convert | None) -> Convert:
+    if key is None and value is None:
+        return _or_null(dict)
+    mine, its = key or _same, value or _same
+    return _or_null(lambda pairs: {mine(k): its(v) for k, v in pairs})
+
+
+def _fields(converters: Mapping[str, Convert | None]) -> Convert | None:
+    wanted = {name: convert for name, convert in converters.items() if convert is not None}
+    if not wanted:
+        return None
+    # A struct without names has a text that may look as if it had some.
+    return _or_null(lambda row: row | {name: wanted[name](value) for name, value in row.items() if name in wanted})
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_SCALARS: dict[str, Convert] = {"HUGEINT": int, "UHUGEINT": int, "UUID": uuid.UUID}

@@ -262,6 +262,8 @@ class TransactionalClient:
         if failed.ours or worth_aborting(error):
             error = self._abort(client)
         self.close()
+        if failed.error is not None and failed.error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return RolledBack(tx, failed.why, _TOO_LARGE_HINT)
         if not _fenced(error):
             return RolledBack(tx, failed.why)
         if not self._shared:  # nobody else has the id, so the coordinator gave this transaction up
@@ -354,6 +356,8 @@ _TIMEOUTS = (KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
 
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+
+_TOO_LARGE_HINT = "as it is it fails again: make its largest row smaller, or raise max.message.bytes of the topic"
 
 _NOT_PERMITTED = (
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,

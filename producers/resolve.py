@@ -23,7 +23,8 @@ def resolve(
     A replica takes it once it has seen that the transaction lacks records for good; of one that is whole,
     it changes nothing. The records have neither key nor value. UsageError, LogUnavailable.
     """
-    if why := check_id(tx):
+    why = check_id(tx) or ("it has a space, and no transaction's id has" if " " in tx else None)
+    if why:
         raise UsageError(f"transaction id {tx!r}: {why}")
     # Kafka takes no record without a key on a compacted topic, and what lacks there is excused anyway.
     tables = [table for table in tables if not table.compacted]

@@ -51,7 +51,7 @@ def _condition(table: Table, if_version: int | None, if_absent: bool, if_present
     if (if_version is not None) + bool(if_absent) + bool(if_present) > 1:
         raise UsageError("give one of if_version, if_absent and if_present")
     if if_version is not None:
-        if isinstance(if_version, bool) or not isinstance(if_version, int) or if_version < 0:
+        if isinstance(if_version, bool) or not isinstance(if_version, int) or not 0 <= if_version < 2**63:
             raise UsageError(f"if_version={if_version!r}: a version is the row's _offset, a whole number from 0")
         condition = Condition("version", if_version)
     elif if_absent or if_present:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import BadKeyColumns, BadSchema, UnknownTable, UnsupportedFormat
+from .errors import BadKeyColumns, BadSchema, UnknownTable, UnsupportedFormat, UsageError
 from .kafka import Cluster, TopicFacts
 from .keys import key_of
 from .rowcheck import check_rules
@@ -29,6 +29,8 @@ class Catalog:
 
         UnknownTable; UnsupportedFormat if it is a topic of another kind; BadSchema if its rules cannot be read.
         """
+        if not isinstance(name, str) or not name:  # which confluent-kafka would refuse in words of its own
+            raise UsageError(f"a table's name is text, and not empty; got {name!r}")
         facts = self.cluster.describe([name]).get(name)
         if facts is None:
             raise UnknownTable(name)

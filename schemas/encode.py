@@ -19,9 +19,10 @@ from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
-from .avro import row_type
+from .avro import key_fields, row_type
 from .defaults import encode_default, varint
-from .errors import InvalidRow
+from .errors import BadSchema, InvalidRow
+from .layout import layout
 from .rowcheck import RowChecker
 from .table import SchemaVersion, Table
 from .types import RANGES, UUID_TEXT, Field, Type
@@ -50,12 +51,15 @@ class Refused(Exception):
 
 
 class RowEncoder:
-    """Encodes the rows of one table by its latest schema. Safe to share between threads."""
+    """Encodes the rows of one table by its latest schema. Safe to share between threads.
+
+    A version that replicas refuse takes no rows, since each would be in quarantine: BadSchema. Keys are encoded.
+    """
 
     def __init__(self, table: Table) -> None:
         self._table = table.name
         type_ = row_type(table.name, table.latest.schema)
-        self._value = _framed(table.latest, type_)
+        self._value = _refusing(table) or _framed(table.latest, type_)
         self._columns = table.key
         #: Key columns that only the key carries, as in topics that others made.
         self._apart = frozenset(table.key) - {f.name for f in type_.fields}
@@ -93,6 +97,20 @@ class RowEncoder:
             return InvalidRow(self._table, "", row, "a row is a mapping of column names to values")
         missing = next(name for name in self._columns if name not in row)
         return InvalidRow(self._table, missing, None, "the key column is missing")
+
+
+def _refusing(table: Table) -> Callable[[Mapping[str, Any]], bytes] | None:
+    """What refuses each row, if replicas refuse the latest version of *table*."""
+    newest = table.latest.version
+    why = layout(table.name, table.values, newest, key_fields(table)).refused.get(newest)
+    if why is None:
+        return None
+
+    def refuse(row: Mapping[str, Any]) -> bytes:
+        hint = "another client registered it: `merganser table alter` to one without that column, then to one with it"
+        raise BadSchema(table.name, f"version {newest}", f"replicas refuse its records: {why}", hint)
+
+    return refuse
 
 
 # -- frames ----------------------------------------------------------------------------------

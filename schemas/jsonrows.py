@@ -65,8 +65,17 @@ class JsonRows:
     def key(self, words: Sequence[str]) -> list[dict[str, Any]]:
         """The keys that command-line *words* spell: ``a=1 b=x``, JSON objects, or bare values of the one column."""
         pairs = [_pair(word, self._keys) for word in words]
-        if all(pair is not None for pair in pairs):
-            return [self._one_key(dict(pair for pair in pairs if pair is not None))]
+        if len(self._keys) == 1:  # each word is a key, with the column's name or without it
+            return [
+                self._spelled(word) if pair is None else self._one_key(dict([pair]))
+                for word, pair in zip(words, pairs, strict=True)
+            ]
+        named = [pair for pair in pairs if pair is not None]
+        if len(named) == len(words):
+            try:
+                return [self._one_key(_no_name_twice(named))]
+            except ValueError as error:
+                raise InvalidRow(self._table.name, ", ".join(self._keys), " ".join(words), str(error)) from None
         return [self._spelled(word) for word in words]
 
     # -- inside ------------------------------------------------------------------------------
@@ -112,10 +121,13 @@ def loads(text: str | bytes) -> Any:
     """JSON with all digits of its numbers. ValueError; a name that comes twice is refused."""
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
-    return _DECODER.decode(text)  # json.loads would make one for each call
+    try:
+        return _DECODER.decode(text)  # json.loads would make one for each call
+    except ArithmeticError:
+        raise ValueError("a number whose exponent is out of all range") from None
 
 
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _no_name_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

@@ -298,7 +298,7 @@ class Cluster:
         try:
             return future.result(timeout=deadline.left_s + 1)
         except KafkaException as error:
-            if code(error) in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
+            if code(error) in _ABSENT:
                 return None
             raise self.unavailable(error) from error
         except FutureTimeout as error:
@@ -390,6 +390,9 @@ class Cluster:
 #: A new client's first offset request is now and then held back for three seconds, while one made
 #: after it is answered at once.
 _FIRST_TRY_S = 0.5
+
+#: What Kafka says of a topic that does not exist, or cannot, by its name.
+_ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError.TOPIC_EXCEPTION)
 
 #: What the next look at the topic's leader mends.
 _PASSING = (

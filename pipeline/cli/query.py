@@ -151,8 +151,21 @@ def _whole_tables(store: StoreFile) -> list[str]:
 
 def _table(result: Result) -> None:
     numeric = [name for name, kind in zip(result.columns, result.arrow().schema.types, strict=True) if _number(kind)]
-    emit_table(result.columns, result.rows(), numeric)
+    emit_table(result.columns, _rows(result), numeric)
     say(f"{count(len(result), 'row')} at {result.position or 'no position'}")
+
+
+def _rows(result: Result) -> list[tuple[Any, ...]]:
+    """The rows; times in nanoseconds, which Python's own would cut, as text with all digits."""
+    import pyarrow.types as types
+
+    rows = result.rows()
+    for at, column in enumerate(result.arrow().columns):
+        if types.is_timestamp(column.type) and column.type.unit == "ns":
+            texts = [each.as_py() for each in column.cast("string")]
+            exact = [text and text.replace(" ", "T", 1) for text in texts]
+            rows = [(*row[:at], text, *row[at + 1 :]) for row, text in zip(rows, exact, strict=True)]
+    return rows
 
 
 def _number(kind: Any) -> bool:
@@ -163,7 +176,7 @@ def _number(kind: Any) -> bool:
 
 def _json(result: Result) -> None:
     columns = result.columns
-    for row in result.rows():
+    for row in _rows(result):
         fields = {name: plain(value) for name, value in zip(columns, row, strict=True)}
         emit(json.dumps(fields, ensure_ascii=False))
 
@@ -171,7 +184,7 @@ def _json(result: Result) -> None:
 def _csv(result: Result) -> None:
     """Text is quoted and NULL is not, so that the two differ."""
     emit(",".join(map(_quoted, result.columns)))
-    for row in result.rows():
+    for row in _rows(result):
         emit(",".join(_cell(plain(value)) for value in row))
 
 

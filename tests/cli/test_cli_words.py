@@ -156,6 +156,15 @@ def test_a_pipe_gets_each_row_on_one_line(cli: Cli, store: Path) -> None:
     assert len(done.out.splitlines()) == 3 and "two\\nlines" in done.out
 
 
+@pytest.mark.parametrize("format_", ["json", "csv", "table"])
+def test_no_digit_of_a_time_is_lost_in_silence(cli: Cli, store: Path, format_: str) -> None:
+    sql = "select timestamp_ns '2026-01-31 12:34:56.123456789' as at, NULL::timestamp_ns as none, 1 as n"
+    out = cli("query", sql, "--store", store, "--format", format_).out
+    assert "2026-01-31T12:34:56.123456789" in out
+    if format_ == "json":
+        assert json.loads(out)["none"] is None
+
+
 def test_the_local_broker_of_an_empty_home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MERGANSER_HOME", str(tmp_path))
     assert cli("broker", "status", "--json").json[0]["running"] is False

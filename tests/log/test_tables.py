@@ -121,6 +121,19 @@ def test_a_name_that_sql_cannot_tell_apart_is_refused(log: Log, name: str) -> No
         log.create_table(name.upper(), ORDERS)
 
 
+@pytest.mark.parametrize("wrong", ["a b", "a/b", "ü", ".", "x" * 300])
+def test_a_name_that_no_topic_can_have_is_an_unknown_table(log: Log, wrong: str) -> None:
+    """Not a broker that is away: whoever waits for that would wait for ever."""
+    with pytest.raises(UnknownTable):
+        log.table(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", None, 5])
+def test_what_is_no_name_is_refused(log: Log, wrong: Any) -> None:
+    with pytest.raises(UsageError, match="a table's name is text"):
+        log.table(wrong)
+
+
 def test_a_bad_schema_makes_no_topic(log: Log, name: str) -> None:
     with pytest.raises(BadSchema):
         log.create_table(name, record(("_offset", "long")))

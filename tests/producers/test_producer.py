@@ -292,3 +292,24 @@ def test_a_forked_child_is_told_to_make_its_own(log: Log, orders: Table) -> None
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert sum(producer.flush().values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("buffer_rows", 0, "a whole number from 1 to"),  # to librdkafka no bound at all
+        ("buffer_rows", True, "is a whole number"),
+        ("buffer_bytes", 100, "from 1,024 to"),
+        ("delivery_timeout_s", 0, "a number from 0.1 to"),  # to librdkafka for ever
+        ("delivery_timeout_s", float("inf"), "a number from 0.1 to"),
+        ("delivery_timeout_s", float("nan"), "a number from 0.1 to"),
+        ("transaction_rows", 0, "1 at least"),
+        ("transaction_timeout_s", 0.5, "a number from 1 to"),
+        ("linger_ms", "2", "is a number"),
+        ("linger_ms", -1, "a number from 0 to"),
+        ("compression", "brotli", "one of none, gzip"),
+    ],
+)
+def test_an_option_out_of_its_range_is_named(name: str, value: Any, why: str) -> None:
+    with pytest.raises(UsageError, match=rf"ProducerOptions.{name} .*{why}"):
+        ProducerOptions(**{name: value})

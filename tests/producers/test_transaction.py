@@ -182,6 +182,7 @@ def test_what_only_the_broker_can_refuse_is_rolled_back(log: Log) -> None:
             tx.put(small.name, row(1))
             tx.put(small.name, row(2, "".join(random.Random(1).choices("abcdefghijklmnop", k=20_000))))
         assert caught.value.tx == tx.id and tx.position is None and "too large" in str(caught.value)
+        assert "fails again" in caught.value.hint
         with producer.transaction() as tx:
             tx.put(small.name, row(3))
     assert ids(log, small) == [3]

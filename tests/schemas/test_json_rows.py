@@ -223,6 +223,14 @@ def test_a_key_of_two_columns_is_spelled_whole() -> None:
         rows.key(["1", "x"])
 
 
+def test_no_key_of_several_is_lost() -> None:
+    rows = JsonRows(table(id="long", key=("id",)))
+    assert rows.key(["id=1", "id=2"]) == rows.key(["id=1", "2"]) == [{"id": 1}, {"id": 2}]
+    assert JsonRows(table(sku="string", key=("sku",))).key(["sku=a", "b"]) == [{"sku": "a"}, {"sku": "b"}]
+    with pytest.raises(InvalidRow, match="'a' comes twice"):
+        JsonRows(table(a="long", b="long", key=("a", "b"))).key(["a=1", "b=1", "a=2", "b=2"])
+
+
 def test_text_needs_no_quotes_on_the_command_line() -> None:
     rows = JsonRows(table(day={"type": "int", "logicalType": "date"}, key=("day",)))
     assert rows.key(["2026-01-31"]) == rows.key(["day=2026-01-31"]) == [{"day": dt.date(2026, 1, 31)}]
@@ -232,3 +240,9 @@ def test_text_needs_no_quotes_on_the_command_line() -> None:
 @pytest.mark.parametrize(("encoding", "word", "value"), [("string", "7", "7"), ("int", "7", 7), ("long", "7", 7)])
 def test_a_plain_key_has_the_type_of_its_serializer(encoding: KeyEncoding, word: str, value: object) -> None:
     assert JsonRows(table(other="string", key=("id",), key_encoding=encoding)).key([word]) == [{"id": value}]
+
+
+@pytest.mark.parametrize("number", ["1e9999999999999999999", "1e-9999999999999999999", "9" * 5000])
+def test_a_number_that_nothing_holds_is_no_row(number: str) -> None:
+    with pytest.raises(ValueError):
+        JsonRows(table(x="double")).row(f'{{"x": {number}}}')

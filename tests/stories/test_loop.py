@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,6 +68,57 @@ def test_a_commit_that_fails_on_a_quiet_log_is_made_good_without_another_record(
     world.write(30)
     with running(world, tmp_path / "s.duckdb", FailsOnce) as (_, progress, _):
         wait_for_all(world, progress)
+
+
+def test_a_large_open_transaction_keeps_nothing_else_from_being_applied(tmp_path: Path) -> None:
+    """Far behind, batches are large; but what an open transaction hides is not behind: nobody can read it."""
+    world, hidden = World(1), TopicPartition("plain", 0)
+    for _ in range(BatchLimits().poll_records + 100):
+        world._put("plain", 0)
+    world.log.stable[hidden] = 3
+    with running(world, tmp_path / "r.duckdb") as (_, progress, _loop):
+        for n in range(5):
+            world._put("keyed", 1)
+            here = world.log.ends([TopicPartition("keyed", 1)])
+            wait_for(f"row {n} of another table", lambda here=here: progress.applied.reaches(here), timeout_s=10)
+        assert progress.applied[hidden] == 3
+        del world.log.stable[hidden]
+        wait_for_all(world, progress)
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+def test_a_partition_without_a_leader_keeps_no_other_table_back(
+    compacted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither to note that a compacted table is at its end, nor to find out whether a transaction can become whole."""
+    monkeypatch.setattr("merganser.consumers.apply._LOOK_S", 0.1)
+    monkeypatch.setattr("merganser.consumers.apply._CLOSE_S", 0.1)
+    world, away = World(1), TopicPartition("keyed", 0)
+    world.log.tables["keyed"] = replace(world.log.tables["keyed"], compacted=compacted)
+    with running(world, tmp_path / "r.duckdb") as (_, progress, _loop):
+        wait_for_all(world, progress)
+        world.log.leaderless = {away}
+        if not compacted:
+            value = framed(201, dict(version("plain", 1).schema), {"id": 1, "n": 1})  # type: ignore[arg-type]
+            world.log.put("plain", 0, None, value, Marks("t", {away: 1, TopicPartition("plain", 0): 1}))
+        time.sleep(1)
+        world._put("plain", 1)
+        here = TopicPartition("plain", 1)
+        wait_for("a row of another table", lambda: progress.applied.reaches(world.log.ends([here])), timeout_s=5)
+        world.log.leaderless = set()
+
+
+def test_a_batch_that_grows_slowly_is_applied_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merganser.consumers.apply._GROWN_S", 0.3)
+    monkeypatch.setattr("merganser.consumers.apply._STALLED_S", 60.0)
+    world, slow = World(1), TopicPartition("plain", 0)
+    for _ in range(BatchLimits().poll_records + 100):
+        world._put("plain", 0)
+    world.log.stable[slow] = 1
+    with running(world, tmp_path / "r.duckdb") as (_, progress, _loop):
+        for n in range(2, 6):
+            world.log.stable[slow] = n
+            wait_for(f"{n} records", lambda n=n: progress.applied.get(slow, 0) >= n, timeout_s=10)
 
 
 def test_a_key_schema_registered_later_is_known_when_its_keys_come(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from merganser.consumers.chunk import Chunk
 from merganser.consumers.log import End, Ownership, Poll, Problem
-from merganser.schemas.errors import RegistryUnavailable, UnknownTable
+from merganser.schemas.errors import LogUnavailable, RegistryUnavailable, UnknownTable
 from merganser.schemas.hanging import OpenTransaction
 from merganser.schemas.headers import Headers, Marks, encode
 from merganser.schemas.kafka import TopicFacts, TopicId
@@ -69,6 +69,8 @@ class FakeLog:
         self.registered: dict[str, list[SchemaVersion]] = {}
         self.stable: dict[TopicPartition, int] = {}
         """Where readers are held back by an open transaction."""
+        self.leaderless: set[TopicPartition] = set()
+        """Of these nobody can say where they end."""
         self.registry_fails = 0
         self.reported = Position()
         self.settings = {"cleanup.policy": "delete", "delete.retention.ms": "86400000"}
@@ -124,6 +126,8 @@ class FakeLog:
         return Position({tp: self.start[tp] for tp in partitions})
 
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
+        if away := self.leaderless & set(partitions):
+            raise LogUnavailable("fake", f"{min(away)} has no leader")
         return Position({tp: len(self.partitions[tp]) for tp in partitions})
 
     def stable_ends(self, partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
@@ -188,19 +192,21 @@ class FakeReader:
                 poll.problems.append(Problem(tp, "offset out of range"))
                 continue
             run = self._log.random.randint(0, room)
-            offsets = self._log.partitions[tp][self._next[tp] : self._next[tp] + run]
+            if tp in self._log.leaderless:
+                continue
+            end = max(self._next[tp], self._log.stable_ends([tp])[tp])
+            offsets = self._log.partitions[tp][self._next[tp] : min(self._next[tp] + run, end)]
             records = [record for record in offsets if record is not None]
             poll.add(records)
             room -= len(records)
             self._next[tp] += len(offsets)
-            end = len(self._log.partitions[tp])
             if self._next[tp] >= end and self._ended.get(tp) != end:
                 self._ended[tp] = end
                 poll.ends.append(End(tp, end))
         return poll
 
     def known_ends(self) -> Position:
-        return self._log.ends(list(self._next))
+        return Position({tp: len(self._log.partitions[tp]) for tp in self._next})
 
     def report(self, position: Position) -> None:
         self._log.reported = self._log.reported | position
