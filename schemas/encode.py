@@ -16,6 +16,7 @@ import datetime as dt
 import struct
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -99,16 +100,24 @@ class RowEncoder:
         return InvalidRow(self._table, missing, None, "the key column is missing")
 
 
-def _refusing(table: Table) -> Callable[[Mapping[str, Any]], bytes] | None:
-    """What refuses each row, if replicas refuse the latest version of *table*."""
+def refusal(table: Table) -> BadSchema | None:
+    """Why replicas refuse all rows of the latest version of *table*; None if they take them."""
     newest = table.latest.version
     why = layout(table.name, table.values, newest, key_fields(table)).refused.get(newest)
     if why is None:
         return None
+    hint = "another client registered it: `merganser table alter` to one without that column, then to one with it"
+    return BadSchema(table.name, f"version {newest}", f"replicas refuse its records: {why}", hint)
+
+
+def _refusing(table: Table) -> Callable[[Mapping[str, Any]], bytes] | None:
+    """What refuses each row, if replicas refuse the latest version of *table*."""
+    refused = refusal(table)
+    if refused is None:
+        return None
 
     def refuse(row: Mapping[str, Any]) -> bytes:
-        hint = "another client registered it: `merganser table alter` to one without that column, then to one with it"
-        raise BadSchema(table.name, f"version {newest}", f"replicas refuse its records: {why}", hint)
+        raise replace(refused)
 
     return refuse
 

@@ -17,7 +17,7 @@ from ...schemas.arrow import arrow_type
 from ...schemas.arrowcheck import breaking
 from ...schemas.avro import key_fields, row_type
 from ...schemas.columnwriter import ColumnWriter, supported
-from ...schemas.encode import RowEncoder
+from ...schemas.encode import RowEncoder, refusal
 from ...schemas.errors import InvalidRow, UsageError
 from ...schemas.layout import layout
 from ...schemas.rowcheck import bind
@@ -52,10 +52,13 @@ class Encoded:
 
 
 class Encoding:
-    """Encodes the rows of one table. *row_bytes* is the most that a key and its value may have together."""
+    """Encodes the rows of one table. *row_bytes* is the most that a key and its value may have together. BadSchema if
+    replicas refuse the version that rows are written by."""
 
     def __init__(self, table: Table, row_bytes: int, sort: str | None = None, *, by_columns: bool = True) -> None:
         self._table, self._row_bytes, self._sort = table, row_bytes, sort
+        if (refused := refusal(table)) is not None:
+            raise refused
         self._rows = RowEncoder(table)
         self._fields = fields_of(table)
         if sort is not None and sort not in self._fields:

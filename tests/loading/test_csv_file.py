@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from loading_tables import bad, encoded, record, table, values
 from merganser.pipeline.loading import csvfile
 from merganser.pipeline.loading.csvfile import CsvFile
 from merganser.schemas.encode import RowEncoder
-from merganser.schemas.errors import BadInput, BadLine
+from merganser.schemas.errors import BadInput, BadLine, BadSchema
+from merganser.schemas.table import SchemaVersion
 
 Fields = list[list[str | None]]
 
@@ -219,3 +221,13 @@ def test_most_of_a_file_is_read_by_whole_columns(monkeypatch: pytest.MonkeyPatch
     ways = [isinstance(part.at, range) for part in parts]
     assert len(ways) > 5 and ways.count(False) == 1
     assert [line for line, _ in bad(parts)] == [2 + 2 * 500]
+
+
+@pytest.mark.parametrize("by_columns", [True, False])
+def test_no_file_is_imported_by_a_version_that_replicas_refuse(by_columns: bool) -> None:
+    """Another client registered it: all rows would be in quarantine."""
+    declared = table(record(("id", "long"), ("n", "long")), ["id"])
+    other = SchemaVersion("t-value", 2, 9, record(("id", "long"), ("n", "string")))
+    declared = replace(declared, values=(*declared.values, other))
+    with pytest.raises(BadSchema, match="version 2: replicas refuse its records"):
+        encoded(b"id,n\n1,2\n", declared, by_columns=by_columns)
