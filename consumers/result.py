@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
+from ..schemas.errors import BadQuery
 from ..schemas.position import Position
 
 
@@ -53,6 +55,16 @@ class Result:
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+
+def apart(names: Sequence[str]) -> Sequence[str]:
+    """*names* of columns, as those of an object's fields. BadQuery if one comes twice: of its values only the last
+    would be left."""
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        why = f"two columns are named {twice[0][:200]!r}, and a row as an object has one of them"
+        raise BadQuery(why, hint="give one of them another name with AS, or take a format that has columns: csv, arrow")
+    return names
 
 
 def _python(column: pa.ChunkedArray, sql_type: str) -> list[Any]:

@@ -175,7 +175,9 @@ def _number(kind: Any) -> bool:
 
 
 def _json(result: Result) -> None:
-    columns = result.columns
+    from ...consumers.result import apart
+
+    columns = apart(result.columns)
     for row in _rows(result):
         fields = {name: plain(value) for name, value in zip(columns, row, strict=True)}
         emit(json.dumps(fields, ensure_ascii=False))

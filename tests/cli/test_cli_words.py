@@ -165,6 +165,11 @@ def test_no_digit_of_a_time_is_lost_in_silence(cli: Cli, store: Path, format_: s
         assert json.loads(out)["none"] is None
 
 
+def test_an_object_a_row_does_not_lose_one_of_two_columns_of_one_name(cli: Cli, store: Path) -> None:
+    cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "json").failed(2, "named 'a'")
+    assert "1,2" in cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "csv").out
+
+
 def test_the_local_broker_of_an_empty_home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MERGANSER_HOME", str(tmp_path))
     assert cli("broker", "status", "--json").json[0]["running"] is False

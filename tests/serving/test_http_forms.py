@@ -20,6 +20,7 @@ from merganser.pipeline.serving.http.accept import MEDIA_TYPES
 from merganser.pipeline.serving.http.bodies import body, gathered
 from merganser.pipeline.serving.http.forms import SAFE, plain
 from merganser.pipeline.serving.marks import APPLIED, POSITION, TYPES
+from merganser.schemas.errors import BadQuery
 from merganser.schemas.position import Position
 
 
@@ -162,6 +163,12 @@ def test_null_and_an_empty_text_differ_in_csv() -> None:
 
 def test_two_columns_of_one_name_keep_both_values() -> None:
     assert json.loads(sent(Given(pa.table([[1], [2]], names=["a", "a"]), ["INTEGER"] * 2), "json"))["rows"] == [[1, 2]]
+
+
+def test_an_object_a_row_does_not_lose_one_of_two_columns_of_one_name() -> None:
+    with pytest.raises(BadQuery, match="two columns are named 'a'"):
+        sent(answer("SELECT 1 AS a, 2 AS a, 3 AS b"), "ndjson")
+    assert json.loads(sent(answer("SELECT 1 AS a, 2 AS b"), "ndjson")) == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("format_", MEDIA_TYPES)
