@@ -46,8 +46,11 @@ class Result:
         HUGEINT comes as int, UUID as uuid.UUID, MAP as dict, nanosecond times cut to microseconds; inside of lists,
         structs and maps too.
         """
-        columns = [_python(column, type_) for column, type_ in zip(self._table.columns, self._types, strict=True)]
-        return list(zip(*columns, strict=True))
+        return list(zip(*(self.column(at) for at in range(len(self._types))), strict=True))
+
+    def column(self, at: int) -> list[Any]:
+        """The values of one column, as :meth:`rows` has them. OverflowError of a date that Python has not."""
+        return _python(self._table.column(at), self._types[at])
 
     def head(self, rows: int) -> Result:
         """The first *rows* of it."""
@@ -161,4 +164,9 @@ def _same(value: Any) -> Any:
     return value
 
 
-_SCALARS: dict[str, Convert] = {"HUGEINT": int, "UHUGEINT": int, "UUID": uuid.UUID}
+def _unsigned(value: Any) -> int:
+    """Arrow's decimals have a sign, so there a large one is negative."""
+    return int(value) % 2**128
+
+
+_SCALARS: dict[str, Convert] = {"HUGEINT": int, "UHUGEINT": _unsigned, "UUID": uuid.UUID}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,16 +157,20 @@ def _table(result: Result) -> None:
 
 
 def _rows(result: Result) -> list[tuple[Any, ...]]:
-    """The rows; times in nanoseconds, which Python's own would cut, as text with all digits."""
+    """The rows; times in nanoseconds, which Python's own would cut, and dates that it has not, as text."""
+    return list(zip(*(_column(result, at) for at in range(len(result.columns))), strict=True))
+
+
+def _column(result: Result, at: int) -> list[Any]:
     import pyarrow.types as types
 
-    rows = result.rows()
-    for at, column in enumerate(result.arrow().columns):
-        if types.is_timestamp(column.type) and column.type.unit == "ns":
-            texts = [each.as_py() for each in column.cast("string")]
-            exact = [text and text.replace(" ", "T", 1) for text in texts]
-            rows = [(*row[:at], text, *row[at + 1 :]) for row, text in zip(rows, exact, strict=True)]
-    return rows
+    from ..serving.http.forms import plain as as_json
+
+    column = result.arrow().column(at)
+    if not (types.is_timestamp(column.type) and column.type.unit == "ns"):
+        with suppress(OverflowError):
+            return result.column(at)
+    return [value for chunk in column.chunks for value in as_json(chunk)]
 
 
 def _number(kind: Any) -> bool:

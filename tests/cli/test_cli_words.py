@@ -165,6 +165,13 @@ def test_no_digit_of_a_time_is_lost_in_silence(cli: Cli, store: Path, format_: s
         assert json.loads(out)["none"] is None
 
 
+@pytest.mark.parametrize("format_", ["json", "csv", "table"])
+def test_dates_that_python_has_not_are_shown(cli: Cli, store: Path, format_: str) -> None:
+    sql = "select unnest([date '12000-01-01', 'infinity']) as d, ['-infinity'::timestamp, '290000-03-01'] as t"
+    out = cli("query", sql, "--store", store, "--format", format_).out
+    assert "12000-01-01" in out and out.count("infinity") == 3 and "290000-03-01T00:00:00" in out
+
+
 def test_an_object_a_row_does_not_lose_one_of_two_columns_of_one_name(cli: Cli, store: Path) -> None:
     cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "json").failed(2, "named 'a'")
     assert "1,2" in cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "csv").out
