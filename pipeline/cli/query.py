@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,15 @@ After = Annotated[str | None, option("--after", "A token, as put prints it: the 
 FormatOption = Annotated[Format, option("--format", "json is one object a row; arrow is an IPC stream.")]
 
 
+@dataclass(frozen=True)
+class Fresh:
+    """How fresh answers have to be."""
+
+    level: Level = "eventual"
+    after: str | None = None
+    max_staleness: float | None = None
+
+
 def register(app: typer.Typer) -> None:
     app.command()(query)
 
@@ -65,7 +75,7 @@ def query(
     if sql is None:
         sql = _from_stdin()
     if sql is None:
-        _prompt(store, url, user, ca, level, timeout)
+        _prompt(store, url, user, ca, Fresh(level, after, max_staleness), timeout)
     elif store is not None:
         _of_store(sql, store, level, after, max_staleness, format, bootstrap_servers, registry, timeout)
     else:
@@ -87,18 +97,22 @@ def _from_stdin() -> str | None:
 
 
 def _prompt(
-    store: Path | None, url: str | None, user: str | None, ca: Path | None, level: Level, timeout: float
+    store: Path | None, url: str | None, user: str | None, ca: Path | None, fresh: Fresh, timeout: float
 ) -> None:
     from .shell import Shell, of_client, of_store
 
     if store is not None:
         from ...consumers.storefile import StoreFile
 
+        if fresh != Fresh():
+            raise UsageError(
+                "a prompt shows a store as it is: --level, --after and --max-staleness go with SQL, or --url"
+            )
         with StoreFile(store) as at_rest:
             Shell(of_store(at_rest), _table).run()
     else:
         with open_client(str(url), user, ca) as client:
-            Shell(of_client(client, level, timeout), _table).run()
+            Shell(of_client(client, fresh, timeout), _table).run()
 
 
 def _of_store(
