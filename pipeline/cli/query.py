@@ -171,7 +171,7 @@ def _table(result: Result) -> None:
 
 
 def _rows(result: Result) -> list[tuple[Any, ...]]:
-    """The rows; times in nanoseconds, which Python's own would cut, and dates that it has not, as text."""
+    """The rows; as HTTP has them: times in nanoseconds, which Python's own would cut, dates that it has not, intervals."""
     return list(zip(*(_column(result, at) for at in range(len(result.columns))), strict=True))
 
 
@@ -181,7 +181,7 @@ def _column(result: Result, at: int) -> list[Any]:
     from ..serving.http.forms import plain as as_json
 
     column = result.arrow().column(at)
-    if not (types.is_timestamp(column.type) and column.type.unit == "ns"):
+    if not types.is_interval(column.type) and not (types.is_timestamp(column.type) and column.type.unit == "ns"):
         with suppress(OverflowError):
             return result.column(at)
     return [value for chunk in column.chunks for value in as_json(chunk)]

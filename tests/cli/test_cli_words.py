@@ -172,6 +172,13 @@ def test_dates_that_python_has_not_are_shown(cli: Cli, store: Path, format_: str
     assert "12000-01-01" in out and out.count("infinity") == 3 and "290000-03-01T00:00:00" in out
 
 
+def test_an_interval_has_names(cli: Cli, store: Path) -> None:
+    sql = "select interval '1 month 2 days 3 seconds' as i"
+    expected = {"months": 1, "days": 2, "nanoseconds": 3_000_000_000}
+    assert cli("query", sql, "--store", store, "--format", "json").json == [{"i": expected}]
+    assert '"months": 1' in cli("query", sql, "--store", store).out
+
+
 def test_an_object_a_row_does_not_lose_one_of_two_columns_of_one_name(cli: Cli, store: Path) -> None:
     cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "json").failed(2, "named 'a'")
     assert "1,2" in cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "csv").out
