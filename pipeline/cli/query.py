@@ -171,7 +171,7 @@ def _table(result: Result) -> None:
 
 
 def _rows(result: Result) -> list[tuple[Any, ...]]:
-    """The rows; as HTTP has them: times in nanoseconds, which Python's own would cut, dates that it has not, intervals."""
+    """The rows; as over HTTP: times in nanoseconds, which Python's own would cut, dates that it has not, intervals."""
     return list(zip(*(_column(result, at) for at in range(len(result.columns))), strict=True))
 
 
