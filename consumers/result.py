@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
+from ..schemas.errors import BadQuery
 from ..schemas.position import Position
 
 
@@ -44,8 +46,11 @@ class Result:
         HUGEINT comes as int, UUID as uuid.UUID, MAP as dict, nanosecond times cut to microseconds; inside of lists,
         structs and maps too.
         """
-        columns = [_python(column, type_) for column, type_ in zip(self._table.columns, self._types, strict=True)]
-        return list(zip(*columns, strict=True))
+        return list(zip(*(self.column(at) for at in range(len(self._types))), strict=True))
+
+    def column(self, at: int) -> list[Any]:
+        """The values of one column, as :meth:`rows` has them. OverflowError of a date that Python has not."""
+        return _python(self._table.column(at), self._types[at])
 
     def head(self, rows: int) -> Result:
         """The first *rows* of it."""
@@ -53,6 +58,16 @@ class Result:
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+
+def apart(names: Sequence[str]) -> Sequence[str]:
+    """*names* of columns, as those of an object's fields. BadQuery if one comes twice: of its values only the last
+    would be left."""
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        why = f"two columns are named {twice[0][:200]!r}, and a row as an object has one of them"
+        raise BadQuery(why, hint="give one of them another name with AS, or take a format that has columns: csv, arrow")
+    return names
 
 
 def _python(column: pa.ChunkedArray, sql_type: str) -> list[Any]:
@@ -149,4 +164,9 @@ def _same(value: Any) -> Any:
     return value
 
 
-_SCALARS: dict[str, Convert] = {"HUGEINT": int, "UHUGEINT": int, "UUID": uuid.UUID}
+def _unsigned(value: Any) -> int:
+    """Arrow's decimals have a sign, so there a large one is negative."""
+    return int(value) % 2**128
+
+
+_SCALARS: dict[str, Convert] = {"HUGEINT": int, "UHUGEINT": _unsigned, "UUID": uuid.UUID}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +39,15 @@ After = Annotated[str | None, option("--after", "A token, as put prints it: the 
 FormatOption = Annotated[Format, option("--format", "json is one object a row; arrow is an IPC stream.")]
 
 
+@dataclass(frozen=True)
+class Fresh:
+    """How fresh answers have to be."""
+
+    level: Level = "eventual"
+    after: str | None = None
+    max_staleness: float | None = None
+
+
 def register(app: typer.Typer) -> None:
     app.command()(query)
 
@@ -64,7 +75,7 @@ def query(
     if sql is None:
         sql = _from_stdin()
     if sql is None:
-        _prompt(store, url, user, ca, level, timeout)
+        _prompt(store, url, user, ca, Fresh(level, after, max_staleness), timeout)
     elif store is not None:
         _of_store(sql, store, level, after, max_staleness, format, bootstrap_servers, registry, timeout)
     else:
@@ -86,18 +97,22 @@ def _from_stdin() -> str | None:
 
 
 def _prompt(
-    store: Path | None, url: str | None, user: str | None, ca: Path | None, level: Level, timeout: float
+    store: Path | None, url: str | None, user: str | None, ca: Path | None, fresh: Fresh, timeout: float
 ) -> None:
     from .shell import Shell, of_client, of_store
 
     if store is not None:
         from ...consumers.storefile import StoreFile
 
+        if fresh != Fresh():
+            raise UsageError(
+                "a prompt shows a store as it is: --level, --after and --max-staleness go with SQL, or --url"
+            )
         with StoreFile(store) as at_rest:
             Shell(of_store(at_rest), _table).run()
     else:
         with open_client(str(url), user, ca) as client:
-            Shell(of_client(client, level, timeout), _table).run()
+            Shell(of_client(client, fresh, timeout), _table).run()
 
 
 def _of_store(
@@ -156,16 +171,20 @@ def _table(result: Result) -> None:
 
 
 def _rows(result: Result) -> list[tuple[Any, ...]]:
-    """The rows; times in nanoseconds, which Python's own would cut, as text with all digits."""
+    """The rows; as over HTTP: times in nanoseconds, which Python's own would cut, dates that it has not, intervals."""
+    return list(zip(*(_column(result, at) for at in range(len(result.columns))), strict=True))
+
+
+def _column(result: Result, at: int) -> list[Any]:
     import pyarrow.types as types
 
-    rows = result.rows()
-    for at, column in enumerate(result.arrow().columns):
-        if types.is_timestamp(column.type) and column.type.unit == "ns":
-            texts = [each.as_py() for each in column.cast("string")]
-            exact = [text and text.replace(" ", "T", 1) for text in texts]
-            rows = [(*row[:at], text, *row[at + 1 :]) for row, text in zip(rows, exact, strict=True)]
-    return rows
+    from ..serving.http.forms import plain as as_json
+
+    column = result.arrow().column(at)
+    if not types.is_interval(column.type) and not (types.is_timestamp(column.type) and column.type.unit == "ns"):
+        with suppress(OverflowError):
+            return result.column(at)
+    return [value for chunk in column.chunks for value in as_json(chunk)]
 
 
 def _number(kind: Any) -> bool:
@@ -175,7 +194,9 @@ def _number(kind: Any) -> bool:
 
 
 def _json(result: Result) -> None:
-    columns = result.columns
+    from ...consumers.result import apart
+
+    columns = apart(result.columns)
     for row in _rows(result):
         fields = {name: plain(value) for name, value in zip(columns, row, strict=True)}
         emit(json.dumps(fields, ensure_ascii=False))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ...consumers.result import Result
     from ...consumers.storefile import StoreFile
     from ..serving.client.client import Client
+    from .query import Fresh
 
 #: So many rows of an answer are shown.
 SHOWN = 1_000
@@ -56,14 +57,15 @@ class Asked:
     level: str = "eventual"
 
 
-def of_client(client: Client, level: str, timeout: float) -> Asked:
+def of_client(client: Client, fresh: Fresh, timeout: float) -> Asked:
     def ask(sql: str, level: str) -> Result:
-        return client.query(sql, level=level, timeout=timeout)  # type: ignore[arg-type]
+        staleness = fresh.max_staleness if level == fresh.level else None  # not of a level that was set since
+        return client.query(sql, level=level, after=fresh.after, max_staleness=staleness, timeout=timeout)  # type: ignore[arg-type]
 
     def tables() -> dict[str, list[tuple[str, str]]]:
         return {t["table"]: [(c["name"], c["type"]) for c in t["columns"]] for t in client.tables(timeout)}
 
-    return Asked("node", ask, tables, level)
+    return Asked("node", ask, tables, fresh.level)
 
 
 def of_store(store: StoreFile) -> Asked:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import datetime as dt
 import math
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -19,6 +20,9 @@ from ...schemas.errors import UsageError
 
 #: A query's parameters, at most.
 MOST = 10_000
+
+#: Python's times end at microseconds, and drop what is beyond.
+_NANOSECONDS = re.compile(r"[.,]\d{6}\d*[1-9]")
 
 
 def params_of(given: Any) -> Sequence[Any] | Mapping[str, Any] | None:
@@ -41,6 +45,8 @@ def params_of(given: Any) -> Sequence[Any] | Mapping[str, Any] | None:
 def _param(what: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_param(what, item) for item in value]
+    if isinstance(value, float) and math.isinf(value):  # JSON has no infinity: it was a number
+        raise UsageError(f"{what} is a number beyond those of DOUBLE")
     if not isinstance(value, dict):
         return value
     kind, text = value.get("type"), value.get("value")
@@ -48,6 +54,8 @@ def _param(what: str, value: Any) -> Any:
         raise UsageError(f'{what}: an object is {{"type": T, "value": V}}, T one of {", ".join(_TYPED)}')
     if text is None:
         return None
+    if kind in ("TIME", "TIMESTAMP") and isinstance(text, str) and _NANOSECONDS.search(text):
+        raise UsageError(f"{what}: a {kind} ends at microseconds; send it as text, and CAST(? AS {kind}_NS)")
     try:
         if kind == "STRUCT":
             return {str(name): _param(what, item) for name, item in text.items()}
@@ -67,6 +75,10 @@ def _decimal(value: Any) -> Decimal:
         raise ValueError
     found = Decimal(value)
     if not found.is_finite() or abs(found.adjusted()) > 76:  # written out it might fill the memory
+        raise ValueError
+    _, digits, exponent = found.as_tuple()
+    places = -int(exponent)
+    if (places + 1 if places > len(digits) else len(digits) - min(0, places)) > 38:  # DuckDB would make it a DOUBLE
         raise ValueError
     return found
 

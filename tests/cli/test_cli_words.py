@@ -165,6 +165,25 @@ def test_no_digit_of_a_time_is_lost_in_silence(cli: Cli, store: Path, format_: s
         assert json.loads(out)["none"] is None
 
 
+@pytest.mark.parametrize("format_", ["json", "csv", "table"])
+def test_dates_that_python_has_not_are_shown(cli: Cli, store: Path, format_: str) -> None:
+    sql = "select unnest([date '12000-01-01', 'infinity']) as d, ['-infinity'::timestamp, '290000-03-01'] as t"
+    out = cli("query", sql, "--store", store, "--format", format_).out
+    assert "12000-01-01" in out and out.count("infinity") == 3 and "290000-03-01T00:00:00" in out
+
+
+def test_an_interval_has_names(cli: Cli, store: Path) -> None:
+    sql = "select interval '1 month 2 days 3 seconds' as i"
+    expected = {"months": 1, "days": 2, "nanoseconds": 3_000_000_000}
+    assert cli("query", sql, "--store", store, "--format", "json").json == [{"i": expected}]
+    assert '"months": 1' in cli("query", sql, "--store", store).out
+
+
+def test_an_object_a_row_does_not_lose_one_of_two_columns_of_one_name(cli: Cli, store: Path) -> None:
+    cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "json").failed(2, "named 'a'")
+    assert "1,2" in cli("query", "select 1 as a, 2 as a", "--store", store, "--format", "csv").out
+
+
 def test_the_local_broker_of_an_empty_home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MERGANSER_HOME", str(tmp_path))
     assert cli("broker", "status", "--json").json[0]["running"] is False

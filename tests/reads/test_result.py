@@ -36,6 +36,7 @@ def rows(sql: str) -> list[tuple[Any, ...]]:
         f"{{'u': {_UUID}, 'n': 1, 'none': NULL::UUID}}",
         f"{{'a b': 1, 'x,(\"y': MAP {{'k)': [{_UUID}]}}, 'e': 'q'::ENUM('q', 'UUID,('')')}}",
         "[170141183460469231731687303715884105727::HUGEINT]",
+        "[340282366920938463463374607431768211455::UHUGEINT, 7]",
         "{'h': 1::HUGEINT, 'd': 1.5::DECIMAL(10, 2)}",
         "NULL::STRUCT(u UUID)",
         "NULL::MAP(VARCHAR, UUID)",

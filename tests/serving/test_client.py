@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import urllib3
 
 import merganser as mg
 from merganser.pipeline.config import ServeConfig
@@ -341,6 +342,21 @@ def test_a_node_that_takes_long_and_is_alive_is_waited_for(monkeypatch: pytest.M
     slow.reply = after_a_while
     with listening(slow, spare) as urls, mg.Client(urls) as client:
         assert seen(client) == 1 and not spare.asked
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("node", "node")])
+def test_whether_a_node_is_alive_is_asked_at_its_address(
+    host: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alive, "LOOK_S", 0.05)
+    asked: list[str] = []
+    pool = alive.watchful(urllib3.PoolManager(), lambda url: asked.append(url) is not None)
+    connection = pool.connection_from_url(f"http://{shown}:8080")._new_conn()
+    here, there = socket.socketpair()
+    with here, there, pytest.raises(TimeoutError):
+        connection.sock, connection.timeout = here, 1.0  # type: ignore[assignment]
+        connection.getresponse()
+    assert connection.host == host and asked == [f"http://{shown}:8080"]
 
 
 def test_nobody_is_followed_elsewhere_with_a_password() -> None:

@@ -186,6 +186,23 @@ def test_a_client_reads_its_own_write_by_token(served: World, door: FlightDoor) 
         rows(connection, "SELECT 1")
 
 
+@pytest.mark.parametrize(
+    ("sql", "type_", "number"),
+    [
+        ("TIMESTAMP_NS '2020-01-01 00:00:00.123456789'", pa.timestamp("ns"), 1577836800123456789),
+        ("TIMESTAMP_NS '2020-01-01 00:00:00.123456'", pa.timestamp("ns"), 1577836800123456000),
+        ("'01:02:03.123456789'::TIME_NS", pa.time64("ns"), 3723123456789),
+        ("TIMESTAMPTZ '2020-01-01 00:00:00.123456Z'", pa.timestamp("ns", "UTC"), 1577836800123456000),
+    ],
+)
+def test_a_parameter_in_nanoseconds_keeps_its_digits(
+    door: FlightDoor, sql: str, type_: pa.DataType, number: int
+) -> None:
+    with connected(door) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT x = ? FROM (SELECT {sql} AS x)", pa.record_batch([pa.array([number], type_)], ["1"]))
+        assert cursor.fetchall() == [(True,)]
+
+
 def test_parameters_have_types_and_go_by_place_or_by_name(door: FlightDoor) -> None:
     with connected(door) as connection:
         assert rows(connection, f"SELECT id FROM {ORDERS} WHERE id = ? AND qty < ?", [5, 50]) == [(5,)]

@@ -51,6 +51,31 @@ def test_an_answer_says_the_state_that_it_is_of_and_its_types(served: World, gua
     assert guard.ask(Ask("SELECT $a + $b AS s", {"a": 1, "b": 2})).table().to_pylist() == [{"s": 3}]
 
 
+#: What Arrow would make of each is another value.
+CHANGED = (
+    "md5_number('x')",
+    "[340282366920938463463374607431768211455::UHUGEINT]",
+    "TIMETZ '01:02:03+05'",
+    "MAP {'a': {'b': TIMETZ '01:02:03+05'}}",
+    "'101'::BIT",
+    "12345678901234567890123::BIGNUM",
+    "1::VARIANT",
+)
+
+
+@limits("sql", CHANGED)
+def test_a_value_that_would_be_another_one_in_the_answer_is_refused(guard: Guard, sql: str) -> None:
+    for ask in (guard.ask, guard.describe):
+        with pytest.raises(BadQuery, match="column 'x' is of type") as caught:
+            ask(Ask(f"SELECT 1 AS a, {sql} AS x"))
+        assert "VARCHAR" in caught.value.hint
+    with guard.ask(Ask(f"SELECT CAST({sql} AS VARCHAR) AS x, {{'BIT': 1, 'uhugeint': 2}} AS y")) as answer:
+        assert answer.table().num_rows == 1
+    with guard.ask(Ask("SELECT 'BIT'::ENUM('BIT') AS x, TIMESTAMPTZ '2026-01-01 00:00:00+05' AS y")) as answer:
+        assert answer.table().num_rows == 1
+    wait_for("the refused ones to have left", lambda: guard.counts().running == 0)
+
+
 def test_an_answer_does_not_tell_how_far_tables_without_a_grant_are(served: World, guard: Guard) -> None:
     mine = served.end.of({ORDERS})
     for ask in (Ask("SELECT 1"), Ask(f"SELECT * FROM {ORDERS}", level="strong"), Ask("SELECT 1", after=str(mine))):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote as quoted
 
 import pyarrow as pa
 import pytest
@@ -174,6 +175,20 @@ def test_an_error_in_the_middle_is_never_a_whole_answer(door: Served) -> None:
     except (http.client.IncompleteRead, ConnectionError):
         return
     reply.refused(400)
+
+
+def test_who_speaks_http_1_0_does_not_take_a_part_for_the_whole_answer(door: Served) -> None:
+    """There is no other framing there than where the connection ends."""
+
+    def everything(sql: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", door.port), timeout=30) as connection:
+            path = f"/query?format=csv&sql={quoted(sql)}".encode()
+            connection.sendall(b"GET " + path + b" HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+    assert everything("select range from range(200000)").endswith(b"\n199999\n")
+    with pytest.raises(ConnectionError):
+        everything("select case when range = 900000 then error('late') else range end as x from range(1000000)")
 
 
 # -- what there is, and how it is ------------------------------------------------------------

@@ -20,6 +20,7 @@ from merganser.pipeline.serving.http.accept import MEDIA_TYPES
 from merganser.pipeline.serving.http.bodies import body, gathered
 from merganser.pipeline.serving.http.forms import SAFE, plain
 from merganser.pipeline.serving.marks import APPLIED, POSITION, TYPES
+from merganser.schemas.errors import BadQuery
 from merganser.schemas.position import Position
 
 
@@ -80,6 +81,14 @@ FORMS: dict[str, Any] = {
     "'-infinity'::TIMESTAMPTZ": "-infinity",
     "'12:34:56.123456789'::TIME_NS": "12:34:56.123456789",
     "'0001-01-01 00:00:00'::TIMESTAMP": "0001-01-01T00:00:00.000000",
+    "'32768-01-01'::DATE": "32768-01-01",
+    "'5881580-07-10'::DATE": "5881580-07-10",
+    "'290000-03-01 01:02:03.5'::TIMESTAMP": "290000-03-01T01:02:03.500000",
+    "'290000-12-31 23:59:59+00'::TIMESTAMPTZ": "290000-12-31T23:59:59.000000Z",
+    "'24:00:00'::TIME": "24:00:00",
+    "['24:00:00'::TIME_NS, '23:59:59.999999999'::TIME_NS]": ["24:00:00", "23:59:59.999999999"],
+    "union_value(a := '2026-01-31'::DATE)": "2026-01-31",
+    "[union_value(a := 9007199254740993), NULL]": ["9007199254740993", None],
     "'5b6f7a9e-0000-4000-8000-0123456789ab'::UUID": "5b6f7a9e-0000-4000-8000-0123456789ab",
     "INTERVAL '1 month 2 days 3 seconds'": {"months": 1, "days": 2, "nanoseconds": 3_000_000_000},
     "[1, NULL, 9007199254740993]": [1, None, "9007199254740993"],
@@ -124,6 +133,29 @@ def test_a_slice_of_nested_values_is_that_slice(values: list[Any], start: int, l
     assert plain(array) == structs[start : start + length]
 
 
+def test_csv_has_no_value_that_arrow_cannot_write() -> None:
+    sql = """SELECT unnest(['290000-03-01'::DATE, '2026-01-31', 'infinity', NULL]) AS d,
+        unnest(['24:00:00'::TIME, '01:02:03', NULL, NULL]) AS t, union_value(a := 'x') AS u"""
+    assert sent(answer(sql, 4), "csv").decode().splitlines() == [
+        '"d","t","u"',
+        '"290000-03-01","24:00:00","x"',
+        '"2026-01-31","01:02:03.000000","x"',
+        '"infinity",,"x"',
+        ',,"x"',
+    ]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=9), st.integers(0, 5), st.integers(0, 9))
+def test_a_slice_of_unions_is_that_slice(values: list[int | None], start: int, length: int) -> None:
+    cells = ", ".join(f"({'NULL' if v is None else v})" for v in values)
+    mixed = "CASE WHEN i % 2 = 0 THEN union_value(n := i)::U ELSE i::VARCHAR::U END".replace(
+        "U", "UNION(n INT, s TEXT)"
+    )
+    [column] = duckdb.sql(f"SELECT {mixed} AS x FROM (VALUES {cells}) AS v(i)").to_arrow_table().columns
+    expected = [None if v is None else str(v) if v % 2 else v for v in values]
+    assert plain(column.combine_chunks().slice(start, length)) == expected[start : start + length]
+
+
 MIXED = """SELECT i AS id, i * 9007199254740993 AS big, 'x' || i AS "the, text", i % 2 = 0 AS even,
     CASE WHEN i % 3 > 0 THEN i / 4 END AS part, [i] AS list FROM range(10) AS r(i)"""
 
@@ -162,6 +194,12 @@ def test_null_and_an_empty_text_differ_in_csv() -> None:
 
 def test_two_columns_of_one_name_keep_both_values() -> None:
     assert json.loads(sent(Given(pa.table([[1], [2]], names=["a", "a"]), ["INTEGER"] * 2), "json"))["rows"] == [[1, 2]]
+
+
+def test_an_object_a_row_does_not_lose_one_of_two_columns_of_one_name() -> None:
+    with pytest.raises(BadQuery, match="two columns are named 'a'"):
+        sent(answer("SELECT 1 AS a, 2 AS a, 3 AS b"), "ndjson")
+    assert json.loads(sent(answer("SELECT 1 AS a, 2 AS b"), "ndjson")) == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("format_", MEDIA_TYPES)

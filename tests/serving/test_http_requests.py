@@ -185,6 +185,31 @@ def test_a_decimal_that_would_fill_the_memory_is_refused(text: str) -> None:
     assert isinstance(found, list) and isinstance(found[0], Decimal) and abs(found[0].adjusted()) < 100
 
 
+@pytest.mark.parametrize(
+    "param",
+    [
+        {"type": "TIMESTAMP", "value": "2026-01-31T12:00:00.123456789"},
+        {"type": "TIME", "value": "12:00:00,0000001"},
+        [{"type": "STRUCT", "value": {"a": {"type": "TIME", "value": "12:00:00.0000009"}}}],
+        {"type": "DECIMAL", "value": "123456789012345678901234567890123456789"},
+        {"type": "DECIMAL", "value": "0.123456789012345678901234567890123456789"},
+        {"type": "DECIMAL", "value": "1E+38"},
+        {"type": "DECIMAL", "value": "1E-38"},
+        json.loads("1e400"),
+    ],
+)
+def test_a_parameter_that_would_lose_digits_is_refused(param: object) -> None:
+    with pytest.raises(UsageError, match="parameter 1"):
+        params_of([param])
+
+
+def test_a_parameter_that_fits_is_taken() -> None:
+    most = {"type": "DECIMAL", "value": "-12345678901234567890.123456789012345678"}
+    moment = {"type": "TIMESTAMP", "value": "2026-01-31T12:00:00.123456000"}
+    found = params_of([most, moment, {"type": "DECIMAL", "value": "1E-37"}, 1e308])
+    assert found == [Decimal(most["value"]), dt.datetime(2026, 1, 31, 12, 0, 0, 123456), Decimal("1E-37"), 1e308]
+
+
 # -- who asks --------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import pytest
 import merganser as mg
 from merganser.__main__ import main
 from merganser.consumers.digest import table_digest
+from merganser.pipeline.cli.query import Fresh
 from merganser.pipeline.cli.shell import Shell, candidates, history_file, of_client
 from merganser.pipeline.cli.verify import Facts, ReplicasDiffer, compared
 from merganser.pipeline.config import ServeConfig
@@ -217,7 +218,7 @@ def test_replicas_without_a_common_table_are_no_answer() -> None:
 def test_the_prompt_runs_statements_and_commands(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with mg.Client(url) as client:
         shown: list[Any] = []
-        shell = Shell(of_client(client, "eventual", 30), lambda result: shown.append(result.rows()))
+        shell = Shell(of_client(client, Fresh(), 30), lambda result: shown.append(result.rows()))
         lines = iter(["select", "1 as n;", "", "\\level strong", "select count(*) from orders;", "\\d", "\\d orders",
                       "\\nonsense", "selec 1;", "\\?", "exit"])  # fmt: skip
         for statement in shell._statements(lambda prompt: next(lines)):
@@ -228,10 +229,34 @@ def test_the_prompt_runs_statements_and_commands(url: str, capsys: pytest.Captur
     assert err.count(" ms") == 2 and err.count("error: ") == 2 and "unknown command" in err and "Traceback" not in err
 
 
+def test_the_prompt_asks_as_fresh_as_it_was_opened(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with mg.Client(url) as client:
+        shown: list[Any] = []
+        for fresh, *lines in (
+            (Fresh("bounded", max_staleness=60.0), "select 1;"),
+            (Fresh("bounded", max_staleness=60.0), "\\level strong", "select 2;"),
+            (Fresh(after="orders/0:1000000"), "select 3;"),
+        ):
+            shell = Shell(of_client(client, fresh, 1), lambda result: shown.append(result.rows()))
+            for line in lines:
+                shell.do(line)
+    assert shown == [[(1,)], [(2,)]] and "not fresh enough" in capsys.readouterr().err
+
+
+def test_a_prompt_of_a_store_does_not_pass_a_level_over(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from merganser.pipeline.cli import query
+
+    monkeypatch.setattr(query, "_from_stdin", lambda: None)
+    for words in (["--level", "strong"], ["--after", "orders/0:7"], ["--level", "bounded", "--max-staleness", "5"]):
+        cli("query", "--store", tmp_path / "shop.duckdb", *words).failed(2, "a prompt shows a store as it is")
+
+
 def test_long_answers_are_cut_and_that_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with mg.Client(url) as client:
         shown: list[int] = []
-        Shell(of_client(client, "eventual", 30), lambda result: shown.append(len(result))).do("from range(5000);")
+        Shell(of_client(client, Fresh(), 30), lambda result: shown.append(len(result))).do("from range(5000);")
     assert shown == [1000] and "the first 1,000 of 5,000 rows" in capsys.readouterr().err
 
 

@@ -27,12 +27,12 @@ def watchful(manager: urllib3.PoolManager, alive: Alive) -> urllib3.PoolManager:
 
     class Plain(HTTPConnection):
         def getresponse(self) -> Any:
-            _wait(self, f"http://{self.host}:{self.port}", alive)
+            _wait(self, f"http://{_host(self)}:{self.port}", alive)
             return super().getresponse()
 
     class Safe(HTTPSConnection):
         def getresponse(self) -> Any:
-            _wait(self, f"https://{self.host}:{self.port}", alive)
+            _wait(self, f"https://{_host(self)}:{self.port}", alive)
             return super().getresponse()
 
     class PlainPool(urllib3.HTTPConnectionPool):
@@ -43,6 +43,11 @@ def watchful(manager: urllib3.PoolManager, alive: Alive) -> urllib3.PoolManager:
 
     manager.pool_classes_by_scheme = {"http": PlainPool, "https": SafePool}
     return manager
+
+
+def _host(connection: HTTPConnection) -> str:
+    """As a URL has it: urllib3 takes the brackets off."""
+    return f"[{connection.host}]" if ":" in connection.host else connection.host
 
 
 def _wait(connection: HTTPConnection, url: str, alive: Alive) -> None:

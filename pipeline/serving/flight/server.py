@@ -379,8 +379,17 @@ def _bound(
     [row] = rows
     if row.num_columns != len(names):
         raise UsageError(f"the statement has {len(names)} parameters, {row.num_columns} were sent")
-    values = [column[0].as_py() for column in row.columns]
+    values = [_param(column) for column in row.columns]
     return values if all(name.isdecimal() for name in names) else dict(zip(names, values, strict=True))
+
+
+def _param(column: pa.Array) -> Any:
+    """The value in *column*. Python's times end at microseconds: one with more is text, which DuckDB casts."""
+    if (pa.types.is_timestamp(column.type) or pa.types.is_time64(column.type)) and column.type.unit == "ns":
+        number = column.cast(pa.int64())[0].as_py()
+        unit = pa.timestamp("us", column.type.tz) if pa.types.is_timestamp(column.type) else pa.time64("us")
+        column = column.cast(pa.string()) if number is not None and number % 1000 else column.cast(unit)
+    return column[0].as_py()
 
 
 _METADATA = {

@@ -42,7 +42,7 @@ from .checked import Checked, Checker
 from .describe import Described, describe
 from .pause import Pause
 from .places import Places
-from .rules import grant
+from .rules import grant, sendable
 from .spool import Room
 from .telling import heard, shown, waited_for
 from .watch import Watch
@@ -139,7 +139,9 @@ class Guard:
             goal = self.replica.goal(ask.sql, "eventual", None, None, deadline)
             running = self._run(goal, checked, Who(user, tables), deadline, threading.Event())
             try:
-                return describe(running.cursor, checked.statement, checked.sql)
+                described = describe(running.cursor, checked.statement, checked.sql)
+                sendable(zip(described.schema.names, described.types, strict=True))
+                return described
             except Exception as error:
                 raise running.error(error) from error
             finally:
@@ -230,6 +232,7 @@ class Guard:
             values = ask.params if ask.params is None or isinstance(ask.params, dict) else list(ask.params)
             result = running.cursor._submit(checked.sql, values, "stream", _BATCH_ROWS)
             types = tuple(str(column[1]) for column in result.description)
+            sendable((column[0], type_) for column, type_ in zip(result.description, types, strict=True))
             reader = result.arrow_reader()
         except Exception as error:
             why = running.error(error)

@@ -8,9 +8,10 @@ when DuckDB has a new one that is volatile).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 
-from ....schemas.errors import NotAllowed
+from ....schemas.errors import BadQuery, NotAllowed
 from .ask import ServingLimits
 from .catalog import MAIN, SYSTEM
 from .growth import Growth
@@ -70,6 +71,12 @@ _REFUSED = frozenset(
         "write_log",
     }
 )
+#: These DuckDB hands to Arrow as something else: a number that is negative, a time without its zone, bytes of its own.
+#: (pinned in tests/engine)
+_CHANGED = re.compile(r"\b(?:UHUGEINT|BIGNUM|BIT|VARIANT|TIME WITH TIME ZONE)\b")
+#: In the text of a type: names of fields, and symbols.
+_IN_QUOTES = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'')
+
 #: A query that comes to more takes seconds to be planned, which cannot be interrupted.
 _MOST_QUERIES = 300
 _MOST_TABLES, _MOST_ALIASED, _MOST_JOINS = 300, 2_000, 64
@@ -130,6 +137,16 @@ def bounded(growth: Growth) -> None:
         )
     if growth.groupings > _MOST_GROUPINGS:
         raise NotAllowed(f"the SQL groups by more than {_MOST_GROUPINGS} sets (CUBE, ROLLUP, GROUPING SETS)")
+
+
+def sendable(columns: Iterable[tuple[str, str]]) -> None:
+    """BadQuery if one of *columns*, names and SQL types, has values that are others in Arrow, which every answer goes
+    through: there a time has no zone, and whole numbers end at 127 bits and a sign."""
+    for name, type_ in columns:
+        lost = _CHANGED.search(_IN_QUOTES.sub("", type_))
+        if lost is not None:
+            why = f"column {name[:100]!r} is of type {lost[0]}, which is no type of answers"
+            raise BadQuery(why, hint="CAST it AS VARCHAR, which keeps all of it")
 
 
 def grant(shape: Shape, catalog: str, granted: Collection[str] | None, found: Callable[[], Collection[str]]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 import pyarrow.csv
 
+from ....consumers.result import apart
 from ....schemas.position import Position
 from ..jobs.sink import Sink
 from ..marks import marked
@@ -100,7 +101,7 @@ def _json(answer: Answered) -> Iterator[bytes]:
 
 
 def _ndjson(answer: Answered) -> Iterator[bytes]:
-    names = answer.schema.names
+    names = apart(answer.schema.names)
     for batch in answer.batches():
         if batch.num_rows:
             yield "".join(dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows(batch)).encode()

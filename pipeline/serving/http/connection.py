@@ -7,12 +7,14 @@ Invariants
   that takes nothing of an answer. (What of a body is read, is read within its time: ``app.body_of``.)
 - Who sends slowly cannot keep others out: when there are too many connections, the one that has owed the rest of a
   request for longest goes. Of those that have not agreed on TLS yet, the oldest.
+- In HTTP/1.0 an answer ends where its connection does. One that breaks off does not end so: the connection is reset.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,6 +58,25 @@ class Listening(socket.socket):
         self._accepted.pop(number, None)
 
 
+class _Breaking:
+    """A transport that is reset in the place of being closed when *breaks_off* says so."""
+
+    def __init__(self, transport: asyncio.Transport, breaks_off: Callable[[], bool]) -> None:
+        self._transport, self._breaks_off = transport, breaks_off
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        if not self._breaks_off():
+            self._transport.close()
+            return
+        with suppress(OSError):  # it has gone already
+            at_once = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self._transport.abort()
+
+
 class Connection(H11Protocol):
     """Ends by itself when its client is too slow."""
 
@@ -68,7 +89,7 @@ class Connection(H11Protocol):
         self._taking_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Breaking(transport, self._breaks_off))  # type: ignore[arg-type]  # it is one
         self._came_in(transport.get_extra_info("socket").fileno())
         self._look()
         self._make_room()
@@ -95,6 +116,10 @@ class Connection(H11Protocol):
         super().resume_writing()
         if self._taking_due is not None:
             self._taking_due.cancel()
+
+    def _breaks_off(self) -> bool:
+        """Whether to close now is what a client takes for the end of its answer, and is not."""
+        return self.conn.their_http_version == b"1.0" and self.cycle is not None and not self.cycle.response_complete
 
     def _look(self) -> None:
         """Note what the client owes now."""

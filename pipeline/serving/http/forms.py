@@ -13,6 +13,7 @@
 | lists and arrays | arrays |
 | STRUCT, and MAP with keys of text | objects |
 | other MAP | an array of ``{"key": …, "value": …}`` |
+| UNION | the value of its member |
 
 These are the forms that ``merganser put`` reads, but for numbers beyond 2^53. In CSV text is quoted and NULL is empty,
 numbers and booleans are bare, nested values are JSON.
@@ -62,7 +63,7 @@ def bare(column: pa.Array) -> pa.Array:
     if types.is_date(type_):
         return _dated(column, pa.int32())
     if types.is_time(type_):
-        return column.cast(pa.string())
+        return _times(column)
     return pa.array([v if v is None or isinstance(v, str) else dumps(v) for v in plain(column)], pa.string())
 
 
@@ -113,10 +114,40 @@ def _instants(column: pa.Array) -> pa.Array:
 def _dated(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """A column of dates or timestamps, kept as *kind*, as text; what DuckDB calls infinite has a number of its own."""
     text, number, most = column.cast(pa.string()), column.cast(kind), 2 ** (kind.bit_width - 1) - 1
+    per_day = _PER_DAY[column.type.unit] if types.is_timestamp(column.type) else 1
+    near = min(_NEAR * per_day, most)
+    far = pc.or_(pc.greater(number, near), pc.less(number, -near))
+    if pc.any(far).as_py():
+        text = _far(column, text, number.filter(far), far, per_day)
     after, before = pc.equal(number, most), pc.equal(number, -most)
     if not (pc.any(after).as_py() or pc.any(before).as_py()):
         return text
     return pc.if_else(after, "infinity", pc.if_else(before, "-infinity", text))
+
+
+#: Arrow writes no year beyond 32,767, or another one. Days from 1970 on that are not so many.
+_NEAR = 11_000_000
+#: After so many the calendar is the same again.
+_ERA_YEARS, _ERA_DAYS = 400, 146_097
+_PER_DAY = {"s": 86_400, "ms": 86_400 * 10**3, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
+
+
+def _far(column: pa.Array, text: pa.Array, numbers: pa.Array, far: pa.Array, per_day: int) -> pa.Array:
+    """*text* of *column*; where it is *far*, as the same day of another era is written. *numbers* are those."""
+    found = []
+    for number in numbers.to_pylist():
+        if number is not None:
+            eras, rest = divmod(number, _ERA_DAYS * per_day)
+            near = pa.array([rest], numbers.type).cast(column.type).cast(pa.string())[0].as_py()
+            found.append(f"{int(near[:4]) + eras * _ERA_YEARS}{near[4:]}")
+    return pc.replace_with_mask(text, pc.fill_null(far, False), pa.array(found, pa.string()))
+
+
+def _times(column: pa.Array) -> pa.Array:
+    """A column of times as text; in SQL a day may end at 24:00:00."""
+    text = column.cast(pa.string())
+    ends = pc.starts_with(text, "<")  # Arrow says that it is out of range
+    return pc.if_else(ends, "24:00:00", text) if pc.any(ends).as_py() else text
 
 
 def _interval(column: pa.Array) -> list[Any]:
@@ -167,6 +198,14 @@ def _struct(column: pa.Array) -> list[Any]:
     ]
 
 
+def _union(column: pa.Array) -> list[Any]:
+    """DuckDB's are sparse: each member has as many values as there are rows."""
+    members = [plain(column.field(at)) for at in range(column.type.num_fields)]
+    # Not `type_codes`: those of a slice begin where what it is of does.
+    codes = pa.Array.from_buffers(pa.int8(), len(column), [None, column.buffers()[1]], offset=column.offset)
+    return [members[code][row] for row, code in enumerate(codes.to_pylist())]
+
+
 def _extension(column: pa.Array) -> list[Any]:
     if column.type.extension_name == "arrow.uuid":
         return [None if v is None else str(uuid.UUID(bytes=v)) for v in column.storage.to_pylist()]
@@ -200,10 +239,11 @@ _BY_TYPE: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[An
     (types.is_decimal, _fraction),
     (types.is_timestamp, lambda column: list(_instants(column).to_pylist())),
     (types.is_date, lambda column: list(_dated(column, pa.int32()).to_pylist())),
-    (types.is_time, lambda column: list(column.cast(pa.string()).to_pylist())),
+    (types.is_time, lambda column: list(_times(column).to_pylist())),
     (types.is_interval, _interval),
     (_is_blob, _blob),
     (types.is_map, _map),
     (_is_list, _list),
     (types.is_struct, _struct),
+    (types.is_union, _union),
 ]
