@@ -60,7 +60,9 @@ class RowEncoder:
     def __init__(self, table: Table) -> None:
         self._table = table.name
         type_ = row_type(table.name, table.latest.schema)
-        self._value = _refusing(table) or _framed(table.latest, type_)
+        self.refused = _refusal(table)
+        """Why replicas refuse all rows of the latest version; None if they take them."""
+        self._value = _framed(table.latest, type_) if self.refused is None else _refusing(self.refused)
         self._columns = table.key
         #: Key columns that only the key carries, as in topics that others made.
         self._apart = frozenset(table.key) - {f.name for f in type_.fields}
@@ -100,8 +102,7 @@ class RowEncoder:
         return InvalidRow(self._table, missing, None, "the key column is missing")
 
 
-def refusal(table: Table) -> BadSchema | None:
-    """Why replicas refuse all rows of the latest version of *table*; None if they take them."""
+def _refusal(table: Table) -> BadSchema | None:
     newest = table.latest.version
     why = layout(table.name, table.values, newest, key_fields(table)).refused.get(newest)
     if why is None:
@@ -110,14 +111,9 @@ def refusal(table: Table) -> BadSchema | None:
     return BadSchema(table.name, f"version {newest}", f"replicas refuse its records: {why}", hint)
 
 
-def _refusing(table: Table) -> Callable[[Mapping[str, Any]], bytes] | None:
-    """What refuses each row, if replicas refuse the latest version of *table*."""
-    refused = refusal(table)
-    if refused is None:
-        return None
-
+def _refusing(why: BadSchema) -> Callable[[Mapping[str, Any]], bytes]:
     def refuse(row: Mapping[str, Any]) -> bytes:
-        raise replace(refused)
+        raise replace(why)
 
     return refuse
 

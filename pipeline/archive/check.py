@@ -415,8 +415,10 @@ def sweep(archive: Archive, report: Report) -> list[str]:
 
 def _forgotten(archive: Archive, name: str, ends: dict[str, int]) -> bool:
     folder = name.rpartition("/")[0]
-    if overtaken(name, ends.get(folder, 0)) or is_data(name):
-        return overtaken(name, ends.get(folder, 0))
+    if overtaken(name, ends.get(folder, 0)):
+        return True
+    if is_data(name):  # of offsets that a manifest may come to name yet
+        return False
     ages = [time.time() - found.modified_s for found in archive.objects.list(folder) if found.name == name]
     return any(age > _FORGOTTEN_S for age in ages)
 

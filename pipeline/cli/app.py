@@ -106,14 +106,11 @@ def main(args: Sequence[str] | None = None) -> int:
         # The reader of our output has gone. Python would complain when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return MerganserError.exit_code
-    except MerganserError as error:
+    except (MerganserError, OSError) as error:
         if os.environ.get("MERGANSER_DEBUG"):
             raise
-        return _failed(error, _words(sys.argv[1:] if args is None else args))
-    except OSError as error:
-        if os.environ.get("MERGANSER_DEBUG"):
-            raise
-        return _failed(_of_the_system(error), _words(sys.argv[1:] if args is None else args))
+        ours = error if isinstance(error, MerganserError) else _of_the_system(error)
+        return _failed(ours, _words(sys.argv[1:] if args is None else args))
 
 
 _HINTS = {

@@ -129,8 +129,8 @@ def _execute(wish: Wish, store: Path, below: Archive | None, log: Log | None, js
     emit(f"{wish.into}: {count(done.rows, 'row')} of {plan.of_table(plan.target)}")
     say(f"{count(done.offsets, 'offset')} in {done.seconds:.1f} s, {done.offsets / (done.seconds or 1):,.0f}/s")
     if plan.becomes == "replica":
-        rows = f"it held something else, {done.before.partition('-')[0] or 'unreadable'} rows"
-        same = "it held the same" if done.before == done.digest else rows
+        other = f"it held something else, {done.before.partition('-')[0] or 'unreadable'} rows"
+        same = "it held the same" if done.before == done.digest else other
         say(f"{wish.table} is what the log says up to {plan.of_table(plan.target)} ({same})")
     elif plan.becomes == "derived":
         say(f"{wish.table} is derived now: the log is not applied to it any more")

@@ -17,7 +17,7 @@ from ...schemas.arrow import arrow_type
 from ...schemas.arrowcheck import breaking
 from ...schemas.avro import key_fields, row_type
 from ...schemas.columnwriter import ColumnWriter, supported
-from ...schemas.encode import RowEncoder, refusal
+from ...schemas.encode import RowEncoder
 from ...schemas.errors import InvalidRow, UsageError
 from ...schemas.layout import layout
 from ...schemas.rowcheck import bind
@@ -57,9 +57,9 @@ class Encoding:
 
     def __init__(self, table: Table, row_bytes: int, sort: str | None = None, *, by_columns: bool = True) -> None:
         self._table, self._row_bytes, self._sort = table, row_bytes, sort
-        if (refused := refusal(table)) is not None:
-            raise refused
         self._rows = RowEncoder(table)
+        if self._rows.refused is not None:
+            raise self._rows.refused
         self._fields = fields_of(table)
         if sort is not None and sort not in self._fields:
             raise UsageError(f"table {table.name!r} has no column {sort!r} to sort by")

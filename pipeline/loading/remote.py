@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
@@ -62,11 +62,8 @@ def remove(url: str) -> None:
     import obstore
 
     folder, name = _split(url)
-    with _named(url):
-        try:
-            obstore.delete(open_store(folder), name)
-        except FileNotFoundError:
-            return
+    with _named(url), suppress(FileNotFoundError):
+        obstore.delete(open_store(folder), name)
 
 
 def path_of(url: str) -> str:
