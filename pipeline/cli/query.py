@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,14 +74,17 @@ def query(
     one_of(store, url)
     if sql is None:
         sql = _from_stdin()
+    fresh, show = Fresh(level, after, max_staleness), _WRITERS[format]
     if sql is None:
-        _prompt(store, url, user, ca, Fresh(level, after, max_staleness), timeout)
+        if format == "arrow":
+            raise UsageError("a prompt shows answers as text: --format arrow goes with SQL")
+        _prompt(store, url, user, ca, fresh, timeout, show)
     elif store is not None:
-        _of_store(sql, store, level, after, max_staleness, format, bootstrap_servers, registry, timeout)
+        show(_of_store(sql, store, fresh, bootstrap_servers, registry, timeout))
     else:
         with open_client(str(url), user, ca) as client:
-            result = client.query(sql, level=level, after=after, max_staleness=max_staleness, timeout=timeout)
-        _WRITERS[format](result)
+            result = client.query(sql, **asdict(fresh), timeout=timeout)
+        show(result)
 
 
 def _from_stdin() -> str | None:
@@ -97,7 +100,13 @@ def _from_stdin() -> str | None:
 
 
 def _prompt(
-    store: Path | None, url: str | None, user: str | None, ca: Path | None, fresh: Fresh, timeout: float
+    store: Path | None,
+    url: str | None,
+    user: str | None,
+    ca: Path | None,
+    fresh: Fresh,
+    timeout: float,
+    show: Callable[[Result], None],
 ) -> None:
     from .shell import Shell, of_client, of_store
 
@@ -109,41 +118,31 @@ def _prompt(
                 "a prompt shows a store as it is: --level, --after and --max-staleness go with SQL, or --url"
             )
         with StoreFile(store) as at_rest:
-            Shell(of_store(at_rest), _table).run()
+            Shell(of_store(at_rest), show).run()
     else:
         with open_client(str(url), user, ca) as client:
-            Shell(of_client(client, fresh, timeout), _table).run()
+            Shell(of_client(client, fresh, timeout), show).run()
 
 
 def _of_store(
-    sql: str,
-    store: Path,
-    level: Level,
-    after: str | None,
-    max_staleness: float | None,
-    format: Format,
-    bootstrap_servers: str | None,
-    registry: str | None,
-    timeout: float,
-) -> None:
+    sql: str, store: Path, fresh: Fresh, bootstrap_servers: str | None, registry: str | None, timeout: float
+) -> Result:
+    """From the store as it is, or once it has followed the log for as long as *fresh* asks."""
     from ...consumers.reads import check_level, parse
     from ...consumers.storefile import StoreFile
     from ...schemas.position import Position
 
-    level = check_level(level, max_staleness)
+    level = check_level(fresh.level, fresh.max_staleness)
     parse(sql)
-    token = Position.parse(after) if after else None
+    token = Position.parse(fresh.after) if fresh.after else None
     with StoreFile(store) as at_rest:
         if level not in ("strong", "bounded") and not token:
-            result = at_rest.query(sql)
-            _WRITERS[format](result)
-            return
+            return at_rest.query(sql)
         group, tables = at_rest.group, _whole_tables(at_rest)
     from ...consumers.replica import Replica
 
     with open_log(bootstrap_servers, registry, timeout) as log, Replica(store, log, group, tables) as replica:
-        result = replica.query(sql, level=level, after=token, max_staleness=max_staleness, timeout=timeout)
-    _WRITERS[format](result)
+        return replica.query(sql, level=level, after=token, max_staleness=fresh.max_staleness, timeout=timeout)
 
 
 def _whole_tables(store: StoreFile) -> list[str]:

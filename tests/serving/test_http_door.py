@@ -149,8 +149,15 @@ def test_what_is_asked_wrong_is_refused_as_json(door: Served) -> None:
     door.query("delete from orders").refused(400)
     door.ask("GET", "/query").refused(400, "no SQL")
     door.ask("GET", "/query?sql=select+1", accept="image/png").refused(406)
-    door.ask("PUT", "/query").refused(405)
-    door.ask("POST", "/tables").refused(405)
+    for method, path, allowed in (
+        ("PUT", "/query", "GET, HEAD, POST"),
+        ("POST", "/tables/orders", "GET, HEAD"),
+        ("GET", "/backups", "POST"),
+        ("POST", "/", "GET, HEAD"),
+    ):
+        reply = door.ask(method, path)
+        reply.refused(405)
+        assert reply.headers["allow"] == allowed, (method, path)
     door.ask("POST", "/query", b"sql=1", content_type="application/x-www-form-urlencoded").refused(415)
     door.ask("GET", "/tables/nowhere").refused(404, "nowhere")
     door.ask("GET", "/backups/7").refused(404)

@@ -253,6 +253,16 @@ def test_a_prompt_of_a_store_does_not_pass_a_level_over(
         cli("query", "--store", tmp_path / "shop.duckdb", *words).failed(2, "a prompt shows a store as it is")
 
 
+def test_a_prompt_shows_answers_in_the_format_asked_for(cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from merganser.pipeline.cli import query
+
+    monkeypatch.setattr(query, "_from_stdin", lambda: None)
+    monkeypatch.setattr(Shell, "run", lambda self: self.do("select 1 as one, 'a' as word;"))
+    assert cli("query", "--url", url, "--format", "json").out == '{"one": 1, "word": "a"}\n'
+    assert cli("query", "--url", url, "--format", "csv").out == '"one","word"\n1,"a"\n'
+    cli("query", "--url", url, "--format", "arrow").failed(2, "a prompt shows answers as text")
+
+
 def test_long_answers_are_cut_and_that_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with mg.Client(url) as client:
         shown: list[int] = []

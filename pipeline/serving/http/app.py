@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ....schemas.errors import MerganserError
@@ -171,12 +171,19 @@ class App:
     async def _not_found(self, request: Request, error: Exception) -> Response:
         """What Starlette itself refuses: a path, a method."""
         status = error.status_code if isinstance(error, HTTPException) else 500
-        why = {404: "there is no such path", 405: f"{request.method[:20]} is not for this path"}
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        if methods := self._methods(request):  # what refused it was the page's folder, behind all endpoints
+            status, headers = 405, {"Allow": ", ".join(methods)}
+        why = {404: "there is no such path", 405: f"{request.method[:20]} is not for this path"}
         told = HttpError(
             status, why.get(status, "the request cannot be answered"), "GET /openapi.json lists them all", headers
         )
         return Reply(problem(told), status, {**_SAFE_HEADERS, **headers})
+
+    def _methods(self, request: Request) -> list[str]:
+        """Those that the path of *request* has; none if it is no endpoint's."""
+        of_path = [r for r in self.routes if isinstance(r, Route) and r.matches(request.scope)[0] is not Match.NONE]
+        return sorted({method for route in of_path for method in route.methods or ()})
 
     async def _unforeseen(self, request: Request, error: Exception) -> Response:
         return self.failed(error)
