@@ -119,7 +119,8 @@ class Log:
 
     def alter_table(self, name: str, schema: AvroSchema) -> Table:
         """Give the table a new version of its schema; IncompatibleSchema, with nothing written, if
-        readers of the earlier ones could not follow. The same schema again is a no-op."""
+        readers of the earlier ones could not follow. A schema that is one of its versions already is a no-op:
+        an older one does not become the latest again, unless it says something else in a ``doc``."""
         return tables.alter_table(self._catalog, name, schema)
 
     def table(self, name: str) -> Table:

@@ -102,7 +102,7 @@ def alter_table(catalog: Catalog, name: str, schema: AvroSchema) -> Table:
         if _field_types(key_schema(name, parsed, table.key)) != _field_types(before):
             raise BadKeyColumns(name, ", ".join(table.key), "the type of a key column cannot change")
     check_same_rules(table, parsed)
-    if not _schema_differences(table, parsed):
+    if version_of(table, parsed) is not None:
         return table
     check_admissible(table, parsed)
     catalog.registry.register(value_subject(name), parsed)
@@ -332,10 +332,15 @@ def _differences_of_topic(facts: TopicFacts, request: Request) -> list[str]:
     return found
 
 
+def version_of(table: Table, schema: Mapping[str, object]) -> SchemaVersion | None:
+    """Which of the table's versions *schema* is, if it is one."""
+    wanted = canonical(without_rules(schema))
+    return next((v for v in table.values if canonical(without_rules(_mapping(v.schema))) == wanted), None)
+
+
 def _schema_differences(table: Table, schema: Mapping[str, object]) -> list[str]:
     """None if *schema* is any of the table's versions: an older service may still ask for its own."""
-    wanted = canonical(without_rules(schema))
-    if any(canonical(without_rules(_mapping(version.schema))) == wanted for version in table.values):
+    if version_of(table, schema) is not None:
         return []
     have, want = dict(_field_types(table.latest.schema)), dict(_field_types(schema))
     found = [f"it has no column {name!r}" for name in want if name not in have]

@@ -151,10 +151,18 @@ def alter(
     json: AsJson = False,
 ) -> None:
     """Give a table a new version of its schema. Refused if readers of the earlier ones could not follow."""
+    from ..tables import version_of
+
     parsed = _read_schema(table, schema)
     with open_log(bootstrap_servers, registry, timeout) as log:
         changed = log.alter_table(table, parsed)
     _show(changed, json)
+    version = version_of(changed, parsed)
+    if version is not None and version != changed.latest:
+        say(
+            f"nothing changed: that is version {version.version}, and {changed.latest.version} stays the latest "
+            '(a version that is to be as it was needs another "doc")'
+        )
 
 
 def _show(table: Table, json: bool) -> None:

@@ -128,11 +128,19 @@ def test_tables_are_made_listed_described_and_altered(cli: Cli, orders: str, sch
     assert orders in cli("table", "list").out
     assert orders in [table["table"] for table in cli("table", "list", "--json").json]
     assert re.search(r"qty +INTEGER", cli("table", "describe", orders).out)
-    wider = json.loads(schema.read_text())
+    first = schema.read_text()
+    wider = json.loads(first)
     wider["fields"].append({"name": "note", "type": ["null", "string"], "default": None})
     schema.write_text(json.dumps(wider))
     assert cli("table", "alter", orders, "--schema", schema, "--json").json[0]["schema_version"] == 2
+    assert "nothing changed" not in cli("table", "alter", orders, "--schema", schema).err
     assert re.search(r"note +VARCHAR +null", cli("table", "describe", orders).out)
+
+    schema.write_text(first)
+    again = cli("table", "alter", orders, "--schema", schema)
+    assert "schema version 2" in again.out and "nothing changed: that is version 1, and 2 stays" in again.err
+    schema.write_text(json.dumps({**json.loads(first), "doc": "without notes again"}))
+    assert cli("table", "alter", orders, "--schema", schema, "--json").json[0]["schema_version"] == 3
 
 
 def test_checks_and_conditions_are_given_and_shown(cli: Cli, schema: Path, monkeypatch: pytest.MonkeyPatch) -> None:
