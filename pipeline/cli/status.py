@@ -12,7 +12,7 @@ from ...schemas.errors import LogError, MerganserError, WrongCluster
 from ...schemas.position import Position
 from .nodes import Authority, MaybeStore, Url, UserName, one_of, open_client
 from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Timeout, open_log
-from .output import emit, emit_json, emit_table, number
+from .output import count, emit, emit_json, emit_table, number
 
 if TYPE_CHECKING:
     from ...consumers.derived import Derived
@@ -134,8 +134,11 @@ def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
 def _show_node(url: str, facts: dict[str, Any]) -> None:
     ready = "ready" if facts["ready"] else f"not ready: {facts['not_ready']}"
     emit(f"node {url}, group {facts['group']}, cluster {facts['cluster']}: {ready}")
-    rows = [(t["table"], t["partitions"], number(t["lag"]), t["stopped"] or "follows") for t in facts["tables"]]
-    emit_table(["table", "partitions", "lag", "state"], rows, numeric=("partitions", "lag"))
+    names = ["table", "partitions", "lag", "quarantined", "pending"]
+    rows = [
+        (t["table"], *(number(t.get(name)) for name in names[1:]), t["stopped"] or "follows") for t in facts["tables"]
+    ]
+    emit_table([*names, "state"], rows, numeric=names[1:])
     emit(f"position {facts['position']}")
     for line in _beside(facts):
         emit(line)
@@ -143,6 +146,10 @@ def _show_node(url: str, facts: dict[str, Any]) -> None:
 
 def _beside(facts: dict[str, Any]) -> Iterator[str]:
     """What else a node says of itself. Who may read some tables only is not told of archive and backups."""
+    for table in facts["tables"]:
+        for open_ in table["open_transactions"]:
+            place, held = f"{table['table']}/{open_['partition']}", count(open_["records"], "record")
+            yield f"{place}: a transaction open for {open_['seconds']:,.0f} s or more holds back {held}"
     if facts["failed"]:
         yield f"failed: {facts['failed']}"
     if facts["waiting_for"]:

@@ -107,6 +107,25 @@ def test_status_of_a_node(cli: Cli, url: str) -> None:
     assert {line.split()[0] for line in done.out.splitlines()} >= set(TABLES)
 
 
+def test_status_of_a_node_tells_of_bad_records_and_open_transactions(cli: Cli, tmp_path: Path) -> None:
+    with world(tmp_path, rows=50) as bad:
+        bad.log.put(ORDERS, 0, b"no key", b"no row")
+        bad.replica.wait(bad.end)
+        bad.log.stable[mg.TopicPartition(ORDERS, 0)] = 40
+        with door(bad.replica, bad.log) as opened:
+
+            def shown() -> list[str]:
+                return str(cli("status", "--url", opened).out).splitlines()
+
+            wait_for("the log to be looked at", lambda: any("a transaction open for" in line for line in shown()))
+            lines = shown()
+            tables = {t["table"]: t for t in cli("status", "--url", opened, "--json").json[0]["tables"]}
+    assert lines[1].split() == ["table", "partitions", "lag", "quarantined", "pending", "state"]
+    assert [ORDERS, "1", "0", "1", "0", "follows"] in [line.split() for line in lines]
+    assert f"{ORDERS}/0: a transaction open for" in "\n".join(lines) and "holds back 11 records" in "\n".join(lines)
+    assert [(tables[t]["quarantined"], tables[t]["pending"]) for t in TABLES] == [(1, 0), (0, 0)]
+
+
 def test_status_of_a_node_tells_what_goes_wrong_beside_its_tables(shop: World, cli: Cli) -> None:
     archive = {"position": "orders/0:1", "waiting_for": None, "stopped": {"orders": "gone"}, "failed": "no room"}
     backup = {"last": "2026", "next": "2026-02-01T03:00:00+00:00", "next_type": "incr", "failed": "no place"}

@@ -15,6 +15,7 @@ from ....schemas.errors import Forbidden
 from ....schemas.kafka import Member
 from ....schemas.position import Position
 from ..guard.telling import stopped_for
+from ..monitoring.figures import Figures
 from ..users.users import User
 from .reply import Reply
 
@@ -30,10 +31,10 @@ async def position(desk: Desk, request: Request, user: User) -> Response:
 
 
 async def status(desk: Desk, request: Request, user: User) -> Response:
-    return Reply(facts(desk, user))
+    return Reply(facts(desk, user, await asyncio.to_thread(desk.counting.figures)))
 
 
-def facts(desk: Desk, user: User) -> dict[str, Any]:
+def facts(desk: Desk, user: User, figures: Figures) -> dict[str, Any]:
     """What *user* may know of the node."""
     replica, sight, lag = desk.replica, desk.lookout.sight, desk.lookout.lag()
     stopped = {table: stopped_for(why, user.tables) for table, why in replica.stopped.items() if user.may_read(table)}
@@ -59,6 +60,7 @@ def facts(desk: Desk, user: User) -> dict[str, Any]:
                 "table": table,
                 "partitions": len(applied.of(frozenset([table]))),
                 "lag": sum(n for tp, n in lag.items() if tp.topic == table) if sight.ends else None,
+                **{name: figures.tables.get(table, {}).get(name) for name in ("quarantined", "pending")},
                 "stopped": stopped.get(table),
                 "open_transactions": [
                     {"partition": tp.partition, "offset": stuck.offset, "records": stuck.records,

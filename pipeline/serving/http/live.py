@@ -32,7 +32,7 @@ async def live(desk: Desk, request: Request, user: User) -> Response:
 
 
 def told_of(desk: Desk, user: User, figures: Figures, since_s: float) -> dict[str, Any]:
-    told = facts(desk, user)
+    told = facts(desk, user, figures)
     del told["position"], told["applied"]  # of all partitions: /position has them
     behind, stopped, counts = desk.lookout.behind(), desk.replica.stopped, desk.guard.counts()
     for table in told["tables"]:
