@@ -126,4 +126,7 @@ def spelled(value: Any) -> Any:
             return {"type": "STRUCT", "value": {str(name): spelled(item) for name, item in value.items()}}
         case list() | tuple():
             return [spelled(item) for item in value]
-    raise UsageError(f"a parameter of type {type(value).__name__} cannot be sent")
+    error = UsageError(f"a parameter of type {type(value).__name__} cannot be sent")
+    if isinstance(value, dt.timedelta):
+        error.hint = "send text, and CAST(? AS INTERVAL); or seconds, and to_seconds(?)"
+    raise error

@@ -174,6 +174,9 @@ def test_numbers_that_json_lacks_arrive_too() -> None:
 def test_a_parameter_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UsageError, match="object"):
         spelled(object())
+    with pytest.raises(UsageError) as refused:
+        spelled([dt.timedelta(days=1)])
+    assert "CAST(? AS INTERVAL)" in refused.value.hint
 
 
 @pytest.mark.parametrize("text", ["1e999999999", "9" * 200, "NaN", "Infinity", "", "1_000"])
