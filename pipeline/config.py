@@ -128,6 +128,8 @@ class _Reader:
             if name not in _KEYS:
                 raise self._unknown("", name, _KEYS)
         replica, log = self._table(found, "replica"), self._table(found, "log")
+        if not log.get("timeout", 1) > 0:
+            raise self._bad("log", "timeout", "it is a number of seconds above 0")
         archive = self._archive(found)
         backups = self._backups(found.get("backup", []))
         expire = self._expire(found)

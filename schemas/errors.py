@@ -393,7 +393,9 @@ class LogUnavailable(LogError):
 
     bootstrap_servers: str
     why: str
-    hint: str = "`merganser broker status` for the local broker; check --bootstrap-servers otherwise"
+    hint: str = (
+        "`merganser broker status` for the local broker; check --bootstrap-servers and MERGANSER_KAFKA_CONFIG otherwise"
+    )
 
     def what(self) -> str:
         return f"no answer from Kafka at {self.bootstrap_servers}: {self.why}"

@@ -77,6 +77,8 @@ def test_an_archive_on_this_machine_lies_beside_the_file(tmp_path: Path) -> None
         ("[replica]\ntables = ['a', 3]", "replica.tables", "list of texts", ""),
         ("replica = 3", "replica", "not a table", "[replica]"),
         ("[log]\ntimeout = true", "log.timeout", "a number", ""),
+        ("[log]\ntimeout = -3", "log.timeout", "seconds above 0", ""),
+        ("[log]\ntimeout = nan", "log.timeout", "seconds above 0", ""),
         ("[archive]\nkey-file = 'x'", "archive.url", "missing", "url ="),
         ("[archive]\nurl = 'x'\nroll = 0", "archive.roll", "above 0", ""),
         ("[backup]\ncron = '0 3 * * *'", "backup", "list of tables", "[[backup]]"),
