@@ -18,12 +18,13 @@ from merganser.__main__ import main
 from merganser.consumers.digest import table_digest
 from merganser.pipeline.cli.query import Fresh
 from merganser.pipeline.cli.shell import Shell, candidates, history_file, of_client
+from merganser.pipeline.cli.status import _show_node
 from merganser.pipeline.cli.verify import Facts, ReplicasDiffer, compared
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash
 from merganser.pipeline.serving.users.users import User, changing
-from merganser.schemas.errors import MerganserError, UsageError
+from merganser.schemas.errors import MerganserError, TopicRecreated, UsageError
 from serving.world import ORDERS, TABLES, World, world
 from support.cli import Cli, Done
 from support.waiting import wait_for
@@ -116,6 +117,28 @@ def test_status_of_a_node_tells_what_goes_wrong_beside_its_tables(shop: World, c
     assert "archive up to orders/0:1" in told and "archive: orders stopped: gone" in told
     assert "archive: failed: no room" in told and "backup: failed: no place" in told
     assert "backup: last 2026, next incr at 2026-02-01T03:00:00+00:00" in told
+
+
+def test_status_of_a_node_tells_the_way_out_and_what_nobody_reads_past(cli: Cli, tmp_path: Path) -> None:
+    with world(tmp_path, 5) as opened, door(opened.replica, opened.log) as url:
+        place = next(tp for tp in opened.end if tp.topic == ORDERS)
+        opened.log.stable[place] = 0
+        stopped = TopicRecreated(ORDERS, "the topic was deleted")
+        opened.replica._progress.stop_table(stopped)
+
+        def told() -> str:
+            return cli("status", "--url", url).out
+
+        wait_for("the open transaction to be seen", lambda: f"{place} has had a transaction open" in told())
+        assert f"{ORDERS} stopped (TopicRecreated): {stopped.hint}" in told()
+
+
+def test_the_lag_of_a_log_that_does_not_answer_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    table = {"table": "t", "partitions": 1, "lag": 0, "stopped": None, "open_transactions": []}
+    facts = {"group": "g", "cluster": "c", "ready": True, "position": "t/0:7", "log_away": "away", "failed": None,
+             "waiting_for": None, "unfollowed": [], "tables": [table]}  # fmt: skip
+    _show_node("http://n", facts)
+    assert "?" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("t "))
 
 
 def test_a_snapshot_file_is_a_plain_database(cli: Cli, url: str, shop: World, tmp_path: Path) -> None:
