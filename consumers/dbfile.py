@@ -218,7 +218,7 @@ def identity(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[str, str]:
         "SELECT 1 FROM duckdb_tables() WHERE schema_name = '_merganser' AND table_name = 'store'"
     ).fetchall()
     if not found:
-        raise StoreFormat(str(path), "a DuckDB file, but not a Merganser store")
+        raise StoreFormat(str(path), "a DuckDB file, but not a Merganser store", hint=_NAME_HINT)
     [(format_,)] = con.execute("SELECT format FROM _merganser.store").fetchall()
     if format_ != FORMAT:
         raise StoreFormat(str(path), f"store format {format_}, this version reads {FORMAT}")

@@ -142,7 +142,9 @@ class Store:
         if stored_cluster != cluster_id:
             raise WrongCluster(str(self.path), stored_cluster, cluster_id)
         if stored_group != group:
-            raise UsageError(f"store {self.path} belongs to group {stored_group!r}, not {group!r}")
+            other = UsageError(f"store {self.path} belongs to group {stored_group!r}, not {group!r}")
+            other.hint = f"--group {stored_group}, or another --store"
+            raise other
 
     def probe(self) -> None:
         """A FatalException if DuckDB has given the open file up, which a reader's query may have brought about."""

@@ -615,7 +615,7 @@ class StoreFormat(StoreError):
 
     path: str
     why: str
-    hint: str = "use the Merganser version that wrote it, or rebuild the replica from the log"
+    hint: str = "use the Merganser version that wrote it, or move it aside and start the replica: the log has every row"
 
     def what(self) -> str:
         return f"store {self.path}: {self.why}"

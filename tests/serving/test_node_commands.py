@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,6 +132,23 @@ def test_status_of_a_node_tells_the_way_out_and_what_nobody_reads_past(cli: Cli,
 
         wait_for("the open transaction to be seen", lambda: f"{place} has had a transaction open" in told())
         assert f"{ORDERS} stopped (TopicRecreated): {stopped.hint}" in told()
+
+
+@pytest.mark.parametrize(
+    ("facts", "failing"),
+    [({}, 0), ({"waiting_for": "archive file:///a: No space left on device"}, 1), ({"failed": "it ended"}, 1)],
+)
+def test_an_archive_that_is_tried_again_and_again_fails_for_its_alarm(
+    shop: World, facts: dict[str, str], failing: int
+) -> None:
+    archive = {"position": "orders/0:1", "waiting_for": None, "stopped": {}, "failed": None, **facts}
+    backup = {"last_at": None, "next": None, "waiting_for": "the replica to catch up", "failed": None}
+    beside = {"archive": archive, "backup": backup}
+    with Doors(ServeConfig(http="127.0.0.1:0"), shop.replica, shop.log, lambda: beside) as doors:
+        with urllib.request.urlopen(f"{doors.http}/metrics", timeout=30) as answer:
+            metrics = answer.read().decode()
+    assert f'merganser_part_failed{{part="archive"}} {failing}.0' in metrics
+    assert 'merganser_part_failed{part="backup"} 0.0' in metrics
 
 
 def test_the_lag_of_a_log_that_does_not_answer_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,20 @@ def test_what_a_failed_beginning_leaves_is_taken_away(tmp_path: Path, monkeypatc
         assert path.exists(), "what was there before is not taken away"
 
 
+def test_the_way_out_names_what_the_store_is_of(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    Store(path, "cluster", "mine").close()
+    with pytest.raises(UsageError, match="belongs to group 'mine'") as refused:
+        Store(path, "cluster", "yours")
+    assert refused.value.hint.startswith("--group mine")
+    plain = tmp_path / "plain.duckdb"
+    with duckdb.connect(str(plain)) as con:
+        con.execute("CREATE TABLE t (i INTEGER)").fetchall()
+    with pytest.raises(StoreFormat, match="not a Merganser store") as other:
+        Store(plain, "cluster", "g")
+    assert "--store" in other.value.hint and "version" not in other.value.hint
+
+
 def test_an_empty_file_is_said_to_be_one(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
     path.touch()
