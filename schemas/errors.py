@@ -537,7 +537,7 @@ class LogTruncated(TableStopped):
 class PartitionsChanged(TableStopped):
     """The partition count changed, so the order per key is no longer the log's."""
 
-    hint: str = "replay into a new topic with the partition count you want"
+    hint: str = "its rows go into a new topic: docs/operations.md, A topic that got partitions"
 
 
 @dataclass(eq=False)
