@@ -516,7 +516,9 @@ class TableStopped(MerganserError):
 class RetentionLost(TableStopped):
     """The log no longer holds the next record that the store needs."""
 
-    hint: str = "fill it from the archive (--archive), or rebuild it; raise retention.ms of the topic"
+    hint: str = (
+        "fill it from the archive (--archive), or make a new store (--accept-partial); raise the topic's retention.ms"
+    )
 
 
 @dataclass(eq=False)
@@ -573,7 +575,9 @@ class TornTransaction(TableStopped):
     """Part of a committed transaction is missing from the log: it can be shown neither whole nor in part."""
 
     tx: str = ""
-    hint: str = "`merganser tx resolve` writes the decision into the log, for every replica alike"
+    hint: str = (
+        "`merganser tx resolve ID --tables A,B --discard` (or --apply) decides for all replicas; then start them again"
+    )
 
 
 @dataclass(eq=False)
@@ -587,7 +591,9 @@ class SplitTransaction(TableStopped):
 class PendingFull(TableStopped):
     """More records wait for transactions to complete than the store may hold back."""
 
-    hint: str = "raise Limits.pending_bytes; `_merganser.pending` shows what waits"
+    hint: str = (
+        "raise limits.pending-bytes (merganser.toml), Limits.pending_bytes; `_merganser.pending` shows what waits"
+    )
 
 
 # -- the store -------------------------------------------------------------------------------

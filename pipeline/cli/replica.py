@@ -98,6 +98,7 @@ def run(
     While it runs, no other process can read FILE: ask it over --http or --flight. With --config it also archives, and
     makes backups in time; options go before what that file says.
     """
+    from ...consumers.dbfile import Limits
     from ...consumers.replica import Replica
     from ..config import NodeConfig, ServeConfig, read_config
     from ..node import Node
@@ -111,7 +112,11 @@ def run(
     with until_stopped(), open_log(servers, where, timeout or said.timeout_s or DEFAULT_TIMEOUT_S) as log:
         below, source = _archives(said, archive, key_file, log)
         partial = accept_partial or said.accept_partial
-        with Replica(str(said.store), source, said.group, said.tables, split=split, accept_partial=partial) as replica:
+        follow = Replica(
+            str(said.store), source, said.group, said.tables,
+            split=split, accept_partial=partial, limits=Limits(**said.limits),
+        )  # fmt: skip
+        with follow as replica:
             with screen, warnings(screen, *_LOUD), Node(said, log, replica, below, screen.warn) as node:
                 for url in () if node.doors is None else (node.doors.http, node.doors.flight):
                     if url:
