@@ -320,7 +320,7 @@ class Cluster:
         if isinstance(error, FutureTimeout):
             why = f"no reply within {self._timeout_s:g} s"
         self._admin.poll(0)
-        if self._heard.why:
+        if self._heard.why and (isinstance(error, FutureTimeout) or code(error) in _SILENT):
             why = f"{why} ({self._heard.why})"
         return LogUnavailable(self.bootstrap_servers, why)
 
@@ -445,6 +445,15 @@ _PASSING = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.OFFSET_NOT_AVAILABLE,
+)
+
+#: Of which the reason is what was heard of the connections: no broker has answered at all.
+_SILENT = (
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError._AUTHENTICATION,
+    KafkaError._ALL_BROKERS_DOWN,
 )
 
 _REFUSED = (

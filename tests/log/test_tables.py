@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from merganser.pipeline.log import Log, _settings_file, connect
 from merganser.schemas.errors import (
@@ -327,6 +327,15 @@ def test_of_what_is_heard_while_a_question_waits_the_most_telling_is_kept() -> N
     assert heard.why == "b:2: invalid credentials"
     heard.forget()
     assert heard.why == ""
+
+
+def test_what_a_broker_answers_is_not_explained_by_another_one_that_is_away() -> None:
+    cluster = Cluster({"bootstrap.servers": "127.0.0.1:1"}, 1)
+    cluster._heard.note(KafkaError(KafkaError._AUTHENTICATION, "b:2: invalid credentials"))
+    silent = cluster.unavailable(KafkaException(KafkaError(KafkaError._TIMED_OUT, "Timed out")))
+    assert "invalid credentials" in str(silent)
+    answered = cluster.unavailable(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not for you")))
+    assert str(answered).endswith("not for you")
 
 
 @pytest.mark.parametrize(
