@@ -294,7 +294,7 @@ class Looks:
             lag: int | None = sum(lacking.values())
             self.behind = {tp: position[tp] for tp in lacking}
         except LogUnavailable:
-            lag = None
+            lag, self.behind = None, {}
         applied = sum(position.values())
         stopped = {table: why.why for table, why in replica.stopped.items()}
         waiting_for = replica.waiting_for

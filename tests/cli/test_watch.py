@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from merganser.pipeline.cli.replica import PlainLines, Status, Stop, Stuck, watch
+from merganser.pipeline.cli.replica import Looks, PlainLines, Status, Stop, Stuck, watch
 from merganser.schemas.errors import LogUnavailable, PartitionsChanged, TableStopped, TopicRecreated
 from merganser.schemas.hanging import OpenTransaction
 from merganser.schemas.position import Position, TopicPartition
@@ -33,6 +33,8 @@ class Log:
     asked: int = 0
 
     def ends(self, partitions: Collection[TopicPartition], timeout_s: float) -> Position:
+        if self.away:
+            raise LogUnavailable("b:1", "away")
         return self.end
 
     def open_transactions(self, partitions: Collection[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
@@ -85,6 +87,14 @@ def test_a_transaction_that_was_left_open_is_told_once() -> None:
         "a/0 has had a transaction open since offset 3, written 7 s ago: nobody reads past it before it ends"
     ]
     assert stuck.look({A: 3, B: 3}) == []
+
+
+def test_a_log_that_is_away_is_not_asked_a_second_thing() -> None:
+    log: Any = Log(Position({A: 9}))
+    looks = Looks(Followed(), log, "applied", dict)
+    assert looks.look().lag == 6 and looks.behind == {A: 3}
+    log.away = True
+    assert looks.look().lag is None and looks.behind == {}
 
 
 def test_where_it_gets_on_or_the_log_is_away_nothing_is_told() -> None:
