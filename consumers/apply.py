@@ -24,18 +24,18 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ..schemas.errors import LogUnavailable, StoreFailed, TableStopped
+from ..schemas.errors import LogUnavailable, TableStopped
 from ..schemas.position import Position, TopicPartition
 from .atomic import OVERHEAD, Entry
 from .batch import Batch
 from .checks import Stored
 from .collect import Collector, MustStop
+from .dbfile import failed
 from .follow import Follow, Start
 from .log import Log, Poll, Problem, Reader
 from .meter import Meter
 from .patience import Patience
 from .progress import Progress
-from .reads import one_line
 from .store import Store
 
 _log = logging.getLogger("merganser.apply")
@@ -116,11 +116,14 @@ class Applier:
     def start(self, split: bool) -> None:
         """Begin to follow; raises what a first look already shows to be impossible."""
         self._split = split
-        if split:
-            self._load()
-            self._reader.subscribe(list(self._follow.tables), self)
-        else:
-            self.begin()
+        try:
+            if split:
+                self._load()
+                self._reader.subscribe(list(self._follow.tables), self)
+            else:
+                self.begin()
+        except duckdb.Error as error:
+            raise failed(self._store.path, error) from error
         self._thread.start()
 
     def stop(self) -> None:
@@ -352,7 +355,7 @@ class Applier:
             self._failures += 1
             _log.warning("the store failed (%s); reopening, try %d", error, self._failures)
             if self._failures > _MAX_FAILURES or self._split:
-                raise StoreFailed(str(self._store.path), one_line(error)) from error
+                raise failed(self._store.path, error) from error
             self._commit = None
             try:
                 self._store.reopen()

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import duckdb
 
-from ..schemas.errors import StoreFormat, StoreFull, StoreLocked, UsageError
+from ..schemas.errors import StoreFailed, StoreFormat, StoreFull, StoreLocked, UsageError
 from ..schemas.position import TopicPartition
 from .checks import Held
+from .reads import one_line
 
 #: Of the layout of ``_merganser``. A store of another version is refused by name.
 FORMAT = 3
@@ -102,6 +103,17 @@ _DISK = {
 }
 
 
+def _disk_hint(text: str) -> str:
+    """What to do if it is the disk that DuckDB complains of in *text*; empty if it is not."""
+    return next((hint for words, hint in _DISK.items() if words in text), "")
+
+
+def failed(path: Path, error: duckdb.Error) -> StoreFailed:
+    """What to make of an *error* that a reopen does not mend."""
+    why = one_line(error)
+    return StoreFailed(str(path), why, hint=_disk_hint(why) or StoreFailed.hint)
+
+
 def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """DuckDB's connection to the file, with its times in UTC; StoreLocked or StoreFormat in place of DuckDB's own
     words."""
@@ -126,14 +138,18 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
     }
+    new = not path.exists()
     try:
         con = duckdb.connect(str(path), read_only=read_only, config=config)
     except duckdb.IOException as error:
         first = str(error).splitlines()[0]
         if "lock" in first:
             raise StoreLocked(str(path), _holder(first)) from error
-        hint = next((hint for words, hint in _DISK.items() if words in first), StoreFormat.hint)
-        raise StoreFormat(str(path), first, hint=hint) from error
+        if new:
+            path.unlink(missing_ok=True)  # what there is of it would be refused the next time
+        elif size_of(path) == 0:
+            raise StoreFormat(str(path), "the file is empty", hint=f"rm {path}: a new store is made there") from error
+        raise StoreFormat(str(path), first, hint=_disk_hint(first) or StoreFormat.hint) from error
     except duckdb.Error as error:
         raise StoreFormat(str(path), str(error).splitlines()[0]) from error
     try:
@@ -202,7 +218,7 @@ def identity(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[str, str]:
         "SELECT 1 FROM duckdb_tables() WHERE schema_name = '_merganser' AND table_name = 'store'"
     ).fetchall()
     if not found:
-        raise StoreFormat(str(path), "a DuckDB file, but not a Merganser store")
+        raise StoreFormat(str(path), "a DuckDB file, but not a Merganser store", hint=_NAME_HINT)
     [(format_,)] = con.execute("SELECT format FROM _merganser.store").fetchall()
     if format_ != FORMAT:
         raise StoreFormat(str(path), f"store format {format_}, this version reads {FORMAT}")

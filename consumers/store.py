@@ -39,6 +39,7 @@ from .dbfile import (
     StoredTable,
     check_room,
     claim,
+    failed,
     held_partitions,
     identity,
     open_file,
@@ -106,14 +107,18 @@ class Store:
         claim(self.path)
         try:
             self._open(cluster_id, group)
-        except BaseException:
+        except BaseException as error:
             release(self.path)
+            if isinstance(error, duckdb.Error):
+                raise failed(self.path, error) from error
             raise
 
     # -- opening and closing -----------------------------------------------------------------
 
     def _open(self, cluster_id: str, group: str) -> None:
         self._identity = (cluster_id, group)
+        if self.path.parent.is_dir() and not self.path.exists():
+            check_room(self.path, self.limits, 0)
         self._con = open_file(self.path, self.limits)
         try:
             self._con.sql("SET GLOBAL enable_external_access = false")
@@ -137,7 +142,9 @@ class Store:
         if stored_cluster != cluster_id:
             raise WrongCluster(str(self.path), stored_cluster, cluster_id)
         if stored_group != group:
-            raise UsageError(f"store {self.path} belongs to group {stored_group!r}, not {group!r}")
+            other = UsageError(f"store {self.path} belongs to group {stored_group!r}, not {group!r}")
+            other.hint = f"--group {stored_group}, or another --store"
+            raise other
 
     def probe(self) -> None:
         """A FatalException if DuckDB has given the open file up, which a reader's query may have brought about."""
@@ -153,7 +160,7 @@ class Store:
                 self._open(*self._identity)
             except duckdb.Error as error:
                 self._gate.end("the store failed, and could not be opened again")
-                raise StoreFailed(str(self.path), str(error).splitlines()[0]) from error
+                raise failed(self.path, error) from error
 
     def close(self) -> None:
         """Checkpoint what there is and release the file. Later reads fail, those in flight too."""
@@ -214,7 +221,7 @@ class Store:
                 raise UsageError(f"tables {other!r} and {table.name!r} differ in case only: SQL cannot tell them apart")
         definitions = [f"{quote(name)} {sql}" for name, sql in columns]
         definitions += ["_partition INTEGER", "_offset BIGINT", "_timestamp TIMESTAMP WITH TIME ZONE"]
-        with self._transaction():
+        with self._changing():
             run(self._con, f"CREATE TABLE {quote(table.name)} ({', '.join(definitions)})")
             self._con.execute(
                 "INSERT INTO _merganser.tables VALUES (?, ?, ?, ?, ?, ?, 0, NULL)",
@@ -233,7 +240,7 @@ class Store:
             [*tp, each.topic_id, each.first, each.first, now, each.first, each.late.start, each.late.stop]
             for tp, each in held.items()
         ]
-        with self._transaction():
+        with self._changing():
             sql = "INSERT INTO _merganser.positions VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, 0, 0, 0, ?, ?, 0, 0, ?, ?)"
             self._con.executemany(sql, rows).fetchall()
 
@@ -244,7 +251,7 @@ class Store:
     def rejoin(self, late: Position) -> None:
         """These partitions were not read while others were: of a transaction with a record from here up to
         *late*, the rest may have been read before."""
-        with self._transaction():
+        with self._changing():
             for tp, offset in late.items():
                 sql = "UPDATE _merganser.positions SET late_from = next_offset, late_below = ?"
                 run(self._con, f"{sql} WHERE topic = ? AND partition = ?", [offset, *tp])
@@ -263,13 +270,13 @@ class Store:
 
     def mark_stopped(self, table: str, why: str | None) -> None:
         """Write down why *table* does not go on; None when it does again."""
-        with self._transaction():
+        with self._changing():
             self._con.execute("UPDATE _merganser.tables SET stopped = ? WHERE topic = ?", [why, table]).fetchall()
 
     def caught_up(self, partitions: Sequence[TopicPartition]) -> None:
         """Note that the store stands at the end of *partitions* now, though nothing came."""
         now = _now_ms()
-        with self._transaction():
+        with self._changing():
             for topic, partition in partitions:
                 self._con.execute(
                     "UPDATE _merganser.positions SET caught_up_ms = ? WHERE topic = ? AND partition = ?",
@@ -400,6 +407,13 @@ class Store:
             yield
             self._in_doubt = True
         self._in_doubt = False
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A transaction beside the batches, which look for room themselves. StoreFull."""
+        self._make_room(0)
+        with self._transaction():
+            yield
 
     def _checkpoint(self) -> None:
         run(self._con, "CHECKPOINT")

@@ -21,6 +21,7 @@ from .backup.schedule import Line, check
 _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "replica": {"store": str, "group": str, "tables": list, "accept-partial": bool},
     "log": {"bootstrap-servers": str, "registry": str, "timeout": (int, float)},
+    "limits": {"memory": int, "threads": int, "spill": int, "head-room": int, "pending-bytes": int},
     "archive": {"url": str, "key-file": str, "run": bool, "roll": (int, float)},
     "backup": {"cron": str, "type": str},
     "expire": {"keep-full": int, "keep-days": (int, float)},
@@ -38,6 +39,8 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 }
 
 _SERVE_PATHS = ("users", "tls-cert", "tls-key", "request-log")
+
+_UNITS = {"threads": "at least 1"}
 
 _TYPES = {str: "text", list: "a list of texts", bool: "true or false", int: "a whole number", (int, float): "a number"}
 
@@ -95,6 +98,8 @@ class NodeConfig:
     backups: tuple[Line, ...] = ()
     expire: Policy | None = None
     serve: ServeConfig = field(default_factory=ServeConfig)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Of the store, by the names that its Limits have."""
 
     def after(self, given: NodeConfig) -> NodeConfig:
         """The same, but for what was *given* of the replica."""
@@ -128,6 +133,8 @@ class _Reader:
             if name not in _KEYS:
                 raise self._unknown("", name, _KEYS)
         replica, log = self._table(found, "replica"), self._table(found, "log")
+        if not log.get("timeout", 1) > 0:
+            raise self._bad("log", "timeout", "it is a number of seconds above 0")
         archive = self._archive(found)
         backups = self._backups(found.get("backup", []))
         expire = self._expire(found)
@@ -145,7 +152,15 @@ class _Reader:
             backups,
             expire,
             self._serve(found),
+            self._limits(found),
         )
+
+    def _limits(self, found: Mapping[str, Any]) -> Mapping[str, int]:
+        facts = self._table(found, "limits")
+        for name, value in facts.items():
+            if value < (1 if name == "threads" else 0):
+                raise self._bad("limits", name, f"it is a whole number ({_UNITS.get(name, 'bytes')}), not {value}")
+        return {name.replace("-", "_"): value for name, value in facts.items()}
 
     def _serve(self, found: Mapping[str, Any]) -> ServeConfig:
         facts = self._table(found, "serve")

@@ -41,7 +41,7 @@ def connect(
     *security* goes to librdkafka as it is (``security.protocol``, ``sasl.*``, ``ssl.*``); without it the
     properties file that ``MERGANSER_KAFKA_CONFIG`` names is read, if there is one. *registry* is
     an ``http(s)://`` URL; without it (nor ``MERGANSER_REGISTRY``) schemas live in the log itself.
-    LogUnavailable if no broker answers within *timeout_s*, which also bounds each later call.
+    LogUnavailable if no broker answers within *timeout_s*, which also bounds each later call; an hour at most.
     """
     servers = bootstrap_servers or os.environ.get("MERGANSER_BOOTSTRAP_SERVERS") or _local_broker()
     if servers.startswith(("http://", "https://")):
@@ -51,6 +51,10 @@ def connect(
     return Log(Connection(servers, settings, where), timeout_s)
 
 
+#: Kafka's client takes no request that may wait for longer.
+_LONGEST_S = 3600.0
+
+
 class Log:
     """One cluster and its tables. Safe across threads, not across a fork.
 
@@ -58,6 +62,9 @@ class Log:
     """
 
     def __init__(self, connection: Connection, timeout_s: float = 15.0) -> None:
+        if not timeout_s > 0:
+            raise UsageError(f"a timeout is a number of seconds above 0, not {timeout_s!r}")
+        timeout_s = min(timeout_s, _LONGEST_S)
         self._connection = connection
         self._config = connection.client_config()
         self._process = OneProcess("this log")

@@ -156,6 +156,7 @@ class Schedule:
         finally:
             self.making.release()
         self.newest = made
+        self._failures, self._not_before, self.failed = 0, None, ""  # what was in the way is not: try what is due
         self.tell(f"backup {made.id} made: {made.type}, {made.rows:,} rows, on request")
         return made
 

@@ -393,7 +393,9 @@ class LogUnavailable(LogError):
 
     bootstrap_servers: str
     why: str
-    hint: str = "`merganser broker status` for the local broker; check --bootstrap-servers otherwise"
+    hint: str = (
+        "`merganser broker status` for the local broker; check --bootstrap-servers and MERGANSER_KAFKA_CONFIG otherwise"
+    )
 
     def what(self) -> str:
         return f"no answer from Kafka at {self.bootstrap_servers}: {self.why}"
@@ -514,7 +516,9 @@ class TableStopped(MerganserError):
 class RetentionLost(TableStopped):
     """The log no longer holds the next record that the store needs."""
 
-    hint: str = "fill it from the archive (--archive), or rebuild it; raise retention.ms of the topic"
+    hint: str = (
+        "fill it from the archive (--archive), or make a new store (--accept-partial); raise the topic's retention.ms"
+    )
 
 
 @dataclass(eq=False)
@@ -535,7 +539,7 @@ class LogTruncated(TableStopped):
 class PartitionsChanged(TableStopped):
     """The partition count changed, so the order per key is no longer the log's."""
 
-    hint: str = "replay into a new topic with the partition count you want"
+    hint: str = "its rows go into a new topic: docs/operations.md, A topic that got partitions"
 
 
 @dataclass(eq=False)
@@ -571,7 +575,9 @@ class TornTransaction(TableStopped):
     """Part of a committed transaction is missing from the log: it can be shown neither whole nor in part."""
 
     tx: str = ""
-    hint: str = "`merganser tx resolve` writes the decision into the log, for every replica alike"
+    hint: str = (
+        "`merganser tx resolve ID --tables A,B --discard` (or --apply) decides for all replicas; then start them again"
+    )
 
 
 @dataclass(eq=False)
@@ -585,7 +591,9 @@ class SplitTransaction(TableStopped):
 class PendingFull(TableStopped):
     """More records wait for transactions to complete than the store may hold back."""
 
-    hint: str = "raise Limits.pending_bytes; `_merganser.pending` shows what waits"
+    hint: str = (
+        "raise limits.pending-bytes (merganser.toml), Limits.pending_bytes; `_merganser.pending` shows what waits"
+    )
 
 
 # -- the store -------------------------------------------------------------------------------
@@ -613,7 +621,7 @@ class StoreFormat(StoreError):
 
     path: str
     why: str
-    hint: str = "use the Merganser version that wrote it, or rebuild the replica from the log"
+    hint: str = "use the Merganser version that wrote it, or move it aside and start the replica: the log has every row"
 
     def what(self) -> str:
         return f"store {self.path}: {self.why}"

@@ -80,6 +80,36 @@ def log_error(error: KafkaError) -> None:
     logger.warning("%s: %s", error.name(), error.str())
 
 
+class Heard:
+    """What librdkafka says of its connections while a question waits: why there is no answer, of which the question's
+    own error knows only that time has passed."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        self._telling = -1
+
+    def forget(self) -> None:
+        """A new question begins."""
+        self.why, self._telling = "", -1
+
+    def note(self, error: KafkaError) -> None:
+        """A client's ``error_cb``. What tells most is kept, of several the first: later ones are often cut short."""
+        log_error(error)
+        telling = _TELLING.get(error.code(), -1)
+        if telling > self._telling:
+            self._telling = telling
+            self.why = error.str().partition(" (after ")[0]
+
+
+#: What says more than another why no broker answers.
+_TELLING = {
+    KafkaError._TRANSPORT: 0,
+    KafkaError._RESOLVE: 1,
+    KafkaError._SSL: 2,
+    KafkaError._AUTHENTICATION: 3,
+}
+
+
 def reason(error: BaseException) -> str:
     """One line out of what confluent-kafka raises."""
     if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
@@ -162,7 +192,16 @@ class Cluster:
         self._config = dict(client_config)
         self._timeout_s = timeout_s
         self._process = OneProcess("this log connection")
-        self._admin = AdminClient(self._config)
+        self._heard = Heard()
+        config: dict[str, Any] = {**self._config, "error_cb": self._heard.note}
+        try:
+            self._admin = AdminClient(config)
+        except (KafkaException, TypeError, ValueError) as error:
+            wrong = UsageError(f"Kafka's client does not take these settings: {reason(error)}")
+            wrong.hint = (
+                "docs/guide.md, Where the log is: settings have librdkafka's names, not Java's (sasl.jaas.config)"
+            )
+            raise wrong from error
 
     @property
     def bootstrap_servers(self) -> str:
@@ -176,7 +215,7 @@ class Cluster:
 
     def topics(self) -> list[str]:
         """Every topic that is not Kafka's own, sorted."""
-        self._process.check()
+        self._serve_logs()
         try:
             listed = self._admin.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
@@ -280,6 +319,9 @@ class Cluster:
         why = reason(error)
         if isinstance(error, FutureTimeout):
             why = f"no reply within {self._timeout_s:g} s"
+        self._admin.poll(0)
+        if self._heard.why and (isinstance(error, FutureTimeout) or code(error) in _SILENT):
+            why = f"{why} ({self._heard.why})"
         return LogUnavailable(self.bootstrap_servers, why)
 
     # -- inside ------------------------------------------------------------------------------
@@ -288,6 +330,7 @@ class Cluster:
         # librdkafka queues its log lines for whoever polls; an idle admin client has nobody else.
         self._process.check()
         self._admin.poll(0)
+        self._heard.forget()
 
     def _described(self) -> Any:
         self._serve_logs()
@@ -402,6 +445,15 @@ _PASSING = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.OFFSET_NOT_AVAILABLE,
+)
+
+#: Of which the reason is what was heard of the connections: no broker has answered at all.
+_SILENT = (
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError._AUTHENTICATION,
+    KafkaError._ALL_BROKERS_DOWN,
 )
 
 _REFUSED = (

@@ -106,11 +106,22 @@ def main(args: Sequence[str] | None = None) -> int:
         # The reader of our output has gone. Python would complain when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return MerganserError.exit_code
-    except (MerganserError, OSError) as error:
-        if os.environ.get("MERGANSER_DEBUG"):
+    except Exception as error:
+        ours = _ours(error)
+        if ours is None or os.environ.get("MERGANSER_DEBUG"):
             raise
-        ours = error if isinstance(error, MerganserError) else _of_the_system(error)
         return _failed(ours, _words(sys.argv[1:] if args is None else args))
+
+
+def _ours(error: Exception) -> MerganserError | None:
+    """What to tell of *error*: ours, the system's, or DuckDB's. None of one that is a mistake in the program."""
+    if isinstance(error, MerganserError):
+        return error
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    if (duckdb := sys.modules.get("duckdb")) is not None and isinstance(error, duckdb.Error):
+        return _of_duckdb(error)
+    return None
 
 
 _HINTS = {
@@ -124,6 +135,13 @@ def _of_the_system(error: OSError) -> MerganserError:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     failed = MerganserError(": ".join([*names, error.strerror or str(error)]))
     failed.hint = _HINTS.get(error.errno or 0, "")
+    return failed
+
+
+def _of_duckdb(error: Exception) -> MerganserError:
+    """What the system says, in DuckDB's words."""
+    failed = MerganserError(str(error).partition("\n\n")[0])
+    failed.hint = next((hint for number, hint in _HINTS.items() if os.strerror(number) in str(error)), "")
     return failed
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 import typer
 
 from ...schemas.errors import LogUnavailable, MerganserError, TableStopped, UsageError
-from ...schemas.position import Position
+from ...schemas.position import Position, TopicPartition
 from .options import (
     DEFAULT_TIMEOUT_S,
     ArchiveUrl,
@@ -98,6 +98,7 @@ def run(
     While it runs, no other process can read FILE: ask it over --http or --flight. With --config it also archives, and
     makes backups in time; options go before what that file says.
     """
+    from ...consumers.dbfile import Limits
     from ...consumers.replica import Replica
     from ..config import NodeConfig, ServeConfig, read_config
     from ..node import Node
@@ -111,7 +112,11 @@ def run(
     with until_stopped(), open_log(servers, where, timeout or said.timeout_s or DEFAULT_TIMEOUT_S) as log:
         below, source = _archives(said, archive, key_file, log)
         partial = accept_partial or said.accept_partial
-        with Replica(str(said.store), source, said.group, said.tables, split=split, accept_partial=partial) as replica:
+        follow = Replica(
+            str(said.store), source, said.group, said.tables,
+            split=split, accept_partial=partial, limits=Limits(**said.limits),
+        )  # fmt: skip
+        with follow as replica:
             with screen, warnings(screen, *_LOUD), Node(said, log, replica, below, screen.warn) as node:
                 for url in () if node.doors is None else (node.doors.http, node.doors.flight):
                     if url:
@@ -174,18 +179,26 @@ def watch(
 ) -> None:
     """Show how far the replica is until a signal comes, or it is at *end*; what ends the apply loop is raised.
     *beside* tells what else the process does."""
-    looks = Looks(replica, log, done, beside)
+    looks, told, stuck = Looks(replica, log, done, beside), set[str](), Stuck(log)
     try:
         while True:
             screen.show(looks.look())
             if replica.error is not None:
                 raise as_ours(replica.error)
-            stopped = replica.stopped
-            if end is not None and all(tp.topic in stopped for tp in replica.position.behind(end)):
-                if stopped:
-                    raise next(iter(stopped.values()))
+            stopped = dict(replica.stopped)
+            ended = end is not None and all(tp.topic in stopped for tp in replica.position.behind(end))
+            raised = next(iter(stopped), None) if ended else None  # which the command's last words are of
+            for table in sorted(stopped.keys() - told - {raised}):
+                screen.warn(f"warning: {stopped[table]}")
+                screen.warn(f"hint: {stopped[table].hint}")
+                told.add(table)
+            if raised is not None:
+                raise stopped[raised]
+            if ended:
                 screen.show(looks.look())  # the last line tells the end
                 return
+            for line in stuck.look(looks.behind):
+                screen.warn(f"warning: {line}")
             time.sleep(every_s or screen.every_s)
     except Stop:
         screen.warn(f"stopping at {replica.position}")
@@ -271,13 +284,17 @@ class Looks:
     def __init__(self, replica: Follower, log: Log, done: str, beside: Callable[[], dict[str, Any]]) -> None:
         self._replica, self._log, self._done, self._beside = replica, log, done, beside
         self._lately: deque[tuple[float, int]] = deque()
+        self.behind: dict[TopicPartition, int] = {}
+        """Where the partitions stood at the last look that lack something."""
 
     def look(self) -> Status:
         replica, position = self._replica, self._replica.position
         try:
-            lag: int | None = sum(position.behind(self._log.ends(position, _LOOK_S)).values())
+            lacking = position.behind(self._log.ends(position, _LOOK_S))
+            lag: int | None = sum(lacking.values())
+            self.behind = {tp: position[tp] for tp in lacking}
         except LogUnavailable:
-            lag = None
+            lag, self.behind = None, {}
         applied = sum(position.values())
         stopped = {table: why.why for table, why in replica.stopped.items()}
         waiting_for = replica.waiting_for
@@ -290,6 +307,36 @@ class Looks:
             self._lately.popleft()
         then_s, before = self._lately[0]
         return max(0.0, (applied - before) / (now_s - then_s)) if now_s > then_s else 0.0
+
+
+class Stuck:
+    """Transactions that were left open where the replica does not get on: each is told once."""
+
+    after_s = 10.0
+    """How long it has to stand at a place, between two looks at it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._since_s: dict[tuple[TopicPartition, int], float] = {}
+        self._told: set[tuple[TopicPartition, int]] = set()
+
+    def look(self, behind: Mapping[TopicPartition, int]) -> list[str]:
+        """Lines about those that were not told yet. *behind*: places where something lies that is not read."""
+        now_s = time.monotonic()
+        self._since_s = {place: self._since_s.get(place, now_s) for place in behind.items()}
+        due = [place for place, since_s in self._since_s.items() if now_s - since_s >= self.after_s]
+        due = [place for place in due if place not in self._told]
+        if not due:
+            return []
+        for place in due:
+            self._since_s[place] = now_s
+        try:
+            found = self._log.open_transactions([tp for tp, _ in due], _LOOK_S)
+        except LogUnavailable:
+            return []
+        for each in found:
+            self._told.update(place for place in due if place[0] == each.partition)
+        return [f"{each}: nobody reads past it before it ends" for each in found]
 
 
 # -- showing it --------------------------------------------------------------------------------

@@ -12,11 +12,15 @@ from ...schemas.errors import LogError, MerganserError, WrongCluster
 from ...schemas.position import Position
 from .nodes import Authority, MaybeStore, Url, UserName, one_of, open_client
 from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Timeout, open_log
-from .output import count, emit, emit_json, emit_table, number
+from .output import emit, emit_json, emit_table, number
 
 if TYPE_CHECKING:
     from ...consumers.derived import Derived
     from ...consumers.storefile import StoreFile
+    from ...schemas.hanging import OpenTransaction
+
+#: Of an open transaction, which has said where it is.
+_PAST = "{}: nobody reads past it before it ends"
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +63,7 @@ def _of_store(store: Path, bootstrap_servers: str | None, registry: str | None, 
     from ...consumers.storefile import StoreFile
 
     with StoreFile(store) as found:
-        ends, problem = _ends(found, bootstrap_servers, registry, timeout)
+        ends, stuck, problem = _ends(found, bootstrap_servers, registry, timeout)
         facts = [_facts(found, table, ends) for table in found.tables()]
         if json:
             emit_json(
@@ -70,25 +74,34 @@ def _of_store(store: Path, bootstrap_servers: str | None, registry: str | None, 
                     "position": str(found.position),
                     "tables": facts,
                     "derived": [_derived(each) for each in found.derived().values()],
+                    "open_transactions": [
+                        {"table": each.partition.topic, "partition": each.partition.partition, "offset": each.offset}
+                        for each in stuck
+                    ],
                 }
             )
         else:
             _show(found, facts)
+            for each in stuck:
+                emit(_PAST.format(each))
     if problem is not None:
         raise problem
 
 
 def _ends(
     store: StoreFile, servers: str | None, registry: str | None, timeout_s: float
-) -> tuple[Position | None, MerganserError | None]:
-    """The ends of the store's partitions in its log; None, and why, if they cannot be known."""
+) -> tuple[Position | None, list[OpenTransaction], MerganserError | None]:
+    """The ends of the store's partitions in its log, and what is open before them; None, and why, if they cannot be
+    known."""
     try:
         with open_log(servers, registry, timeout_s) as log:
             if log.cluster_id != store.cluster_id:
-                return None, WrongCluster(str(store.path), store.cluster_id, log.cluster_id)
-            return log.ends(store.position), None
+                return None, [], WrongCluster(str(store.path), store.cluster_id, log.cluster_id)
+            ends = log.ends(store.position)
+            behind = list(store.position.behind(ends))
+            return ends, log.open_transactions(behind) if behind else [], None
     except LogError as error:
-        return None, error
+        return None, [], error
 
 
 def _facts(store: StoreFile, table: str, ends: Position | None) -> dict[str, Any]:
@@ -134,10 +147,12 @@ def _show(store: StoreFile, facts: list[dict[str, Any]]) -> None:
 def _show_node(url: str, facts: dict[str, Any]) -> None:
     ready = "ready" if facts["ready"] else f"not ready: {facts['not_ready']}"
     emit(f"node {url}, group {facts['group']}, cluster {facts['cluster']}: {ready}")
+    away = facts["log_away"]  # then its lags are of before
     names = ["table", "partitions", "lag", "quarantined", "pending"]
-    rows = [
-        (t["table"], *(number(t.get(name)) for name in names[1:]), t["stopped"] or "follows") for t in facts["tables"]
-    ]
+    rows = []
+    for table in facts["tables"]:
+        figures = {**table, "lag": None if away else table["lag"]}
+        rows.append((table["table"], *(number(figures.get(name)) for name in names[1:]), table["stopped"] or "follows"))
     emit_table([*names, "state"], rows, numeric=names[1:])
     emit(f"position {facts['position']}")
     for line in _beside(facts):
@@ -146,14 +161,17 @@ def _show_node(url: str, facts: dict[str, Any]) -> None:
 
 def _beside(facts: dict[str, Any]) -> Iterator[str]:
     """What else a node says of itself. Who may read some tables only is not told of archive and backups."""
-    for table in facts["tables"]:
-        for open_ in table["open_transactions"]:
-            place, held = f"{table['table']}/{open_['partition']}", count(open_["records"], "record")
-            yield f"{place}: a transaction open for {open_['seconds']:,.0f} s or more holds back {held}"
     if facts["failed"]:
         yield f"failed: {facts['failed']}"
     if facts["waiting_for"]:
         yield f"waiting for {facts['waiting_for']}"
+    for table in facts["tables"]:
+        if table.get("way_out"):  # which nodes of before do not say
+            yield f"{table['table']} stopped ({table['error']}): {table['way_out']}"
+        for stuck in table["open_transactions"]:
+            where = f"{table['table']}/{stuck['partition']}"
+            since = f"since offset {stuck['offset']}, for {stuck['seconds']:.0f} s"
+            yield _PAST.format(f"{where} has had a transaction open {since}")
     if facts["unfollowed"]:
         yield f"in the store, and not followed: {', '.join(facts['unfollowed'])}"
     if archive := facts.get("archive"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from merganser.consumers.dbfile import Limits
 from merganser.pipeline.backup.policy import Policy
 from merganser.pipeline.backup.schedule import Line
 from merganser.pipeline.config import ArchiveConfig, NodeConfig, read_config
@@ -20,6 +22,10 @@ tables = ["orders", "stock"]
 [log]
 bootstrap-servers = "kafka:9092"
 timeout = 5
+
+[limits]
+memory = 536870912
+pending-bytes = 1073741824
 
 [archive]
 url = "s3://bucket/prefix"
@@ -58,7 +64,14 @@ def test_all_of_it_is_read(tmp_path: Path) -> None:
         ArchiveConfig("s3://bucket/prefix", Path("/etc/key"), True, 10),
         (Line("0 3 * * *", "full"), Line("0 * * * *", "incr")),
         Policy(7, 30.5),
+        limits={"memory": 512 * 2**20, "pending_bytes": 2**30},
     )
+
+
+def test_every_limit_of_a_store_can_be_said_but_the_patience_with_reads(tmp_path: Path) -> None:
+    names = {field.name for field in fields(Limits)} - {"open_reads_s"}
+    text = "\n".join(f"{name.replace('_', '-')} = 7" for name in names)
+    assert Limits(**read_config(written(tmp_path, f"[limits]\n{text}")).limits) == Limits(**dict.fromkeys(names, 7))
 
 
 def test_an_archive_on_this_machine_lies_beside_the_file(tmp_path: Path) -> None:
@@ -77,6 +90,12 @@ def test_an_archive_on_this_machine_lies_beside_the_file(tmp_path: Path) -> None
         ("[replica]\ntables = ['a', 3]", "replica.tables", "list of texts", ""),
         ("replica = 3", "replica", "not a table", "[replica]"),
         ("[log]\ntimeout = true", "log.timeout", "a number", ""),
+        ("[log]\ntimeout = -3", "log.timeout", "seconds above 0", ""),
+        ("[log]\ntimeout = nan", "log.timeout", "seconds above 0", ""),
+        ("[limits]\npending_bytes = 5", "limits.pending_bytes", "no such key", "pending-bytes"),
+        ("[limits]\nmemory = '1GB'", "limits.memory", "whole number", ""),
+        ("[limits]\nmemory = -1", "limits.memory", "bytes", ""),
+        ("[limits]\nthreads = 0", "limits.threads", "at least 1", ""),
         ("[archive]\nkey-file = 'x'", "archive.url", "missing", "url ="),
         ("[archive]\nurl = 'x'\nroll = 0", "archive.roll", "above 0", ""),
         ("[backup]\ncron = '0 3 * * *'", "backup", "list of tables", "[[backup]]"),

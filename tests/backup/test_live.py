@@ -149,6 +149,24 @@ def test_backups_are_made_in_time_and_made_up_for_once(replica: Replica) -> None
     assert (again.status()["last"], again.status()["last_at"]) == (third.id, third.created), "a restart forgets nothing"
 
 
+def test_one_on_request_shows_that_what_failed_can_be_tried_again(replica: Replica) -> None:
+    """Until the next try, which might be ten minutes off, the node had said that its backups fail."""
+    clock, full = Clock(), True
+    schedule = scheduled(replica, clock, MemoryObjects())
+
+    def archive(position: Position, timeout_s: float) -> None:
+        if full:
+            raise ArchiveUnavailable("memory:", "no room")
+
+    schedule.archive_up_to = archive
+    assert schedule.look() is None and "no room" in schedule.status()["failed"]
+    full = False
+    assert schedule.look() is None, "not at once"
+    made = schedule.on_request("full", {})
+    assert schedule.status()["failed"] is None and schedule.status()["last"] == made.id
+    assert schedule.look() is not None
+
+
 def test_none_is_made_before_the_replica_has_caught_up(replica: Replica) -> None:
     clock, objects, there = Clock(), MemoryObjects(), False
     schedule = scheduled(replica, clock, objects)

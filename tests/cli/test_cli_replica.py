@@ -152,3 +152,12 @@ def test_a_lost_row_that_the_numbers_hide_is_found_in_the_log(cli: Cli, orders: 
 def _change(store: Path, sql: str) -> None:
     with duckdb.connect(str(store)) as con:
         con.execute(sql)
+
+
+def test_a_node_takes_the_limits_of_its_store_from_its_file(cli: Cli, orders: str, tmp_path: Path) -> None:
+    file = tmp_path / "merganser.toml"
+    said = f'[replica]\nstore = "s.duckdb"\ngroup = "g"\ntables = ["{orders}"]\n'
+    file.write_text(f"{said}[limits]\nhead-room = {2**60}\n")
+    cli("replica", "run", "--config", file, "--until-end").failed(1, "no room for store")
+    file.write_text(said)
+    assert cli("replica", "run", "--config", file, "--until-end").code == 0

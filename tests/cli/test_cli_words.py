@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -242,6 +243,35 @@ def test_what_a_disk_says_is_one_line_and_a_hint(
     assert app_module.main(["export"]) == 1
     error, told = capsys.readouterr().err.splitlines()
     assert error == f"error: /some/file: {os.strerror(number)}" and hint in told
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (duckdb.IOException('Could not write file "/f.new": No space left on device'), "make room there"),
+        (duckdb.FatalException("Failed to create checkpoint\n\nLINE 1: ..."), "--debug export"),
+    ],
+)
+def test_what_duckdb_says_is_one_line_and_a_hint(
+    error: Exception, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**how: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app_module, "app", fails)
+    monkeypatch.setattr(app_module, "_words", lambda args: "export")
+    assert app_module.main(["export"]) == 1
+    said, told = capsys.readouterr().err.splitlines()
+    assert said == f"error: {str(error).splitlines()[0]}" and hint in told
+
+
+def test_a_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(**how: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(app_module, "app", fails)
+    with pytest.raises(ZeroDivisionError):
+        app_module.main(["export"])
 
 
 GROUPS = sorted({words.split()[1] for words in COMMANDS if words.count(" ") > 1})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from merganser.pipeline.log import Log, _settings_file, connect
 from merganser.schemas.errors import (
@@ -23,9 +23,10 @@ from merganser.schemas.errors import (
     UnsupportedFormat,
     UsageError,
 )
-from merganser.schemas.kafka import Cluster, Connection
+from merganser.schemas.kafka import Cluster, Connection, Heard
 from merganser.schemas.position import TopicPartition
 from merganser.schemas.table import AvroSchema, SchemaVersion, key_subject, value_subject
+from support.waiting import wait_for
 
 
 def record(*fields: tuple[str, Any], **more: Any) -> dict[str, Any]:
@@ -301,6 +302,67 @@ def test_a_missing_topic_cannot_be_declared(log: Log, name: str) -> None:
 def test_a_log_that_is_away_is_said_so_in_time() -> None:
     with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1"):
         connect("127.0.0.1:1", timeout_s=1)
+
+
+def test_why_no_broker_answers_is_told() -> None:
+    """A refused connection, an unknown name, a wrong password: all are the same timeout to the question."""
+
+    def told() -> str:
+        with pytest.raises(LogUnavailable) as away:
+            connect("127.0.0.1:1", timeout_s=0.5)
+        return str(away.value)
+
+    wait_for("Connection refused in the error", lambda: "Connection refused" in told())
+
+
+def test_of_what_is_heard_while_a_question_waits_the_most_telling_is_kept() -> None:
+    heard = Heard()
+    heard.note(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    assert heard.why == ""
+    heard.note(KafkaError(KafkaError._TRANSPORT, "b:1: Connection refused (after 0ms in state CONNECT)"))
+    heard.note(KafkaError(KafkaError._TRANSPORT, "b:1: Disconnected"))
+    assert heard.why == "b:1: Connection refused"
+    heard.note(KafkaError(KafkaError._AUTHENTICATION, "b:2: invalid credentials"))
+    heard.note(KafkaError(KafkaError._TRANSPORT, "b:2: Disconnected"))
+    assert heard.why == "b:2: invalid credentials"
+    heard.forget()
+    assert heard.why == ""
+
+
+def test_what_a_broker_answers_is_not_explained_by_another_one_that_is_away() -> None:
+    cluster = Cluster({"bootstrap.servers": "127.0.0.1:1"}, 1)
+    cluster._heard.note(KafkaError(KafkaError._AUTHENTICATION, "b:2: invalid credentials"))
+    silent = cluster.unavailable(KafkaException(KafkaError(KafkaError._TIMED_OUT, "Timed out")))
+    assert "invalid credentials" in str(silent)
+    answered = cluster.unavailable(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not for you")))
+    assert str(answered).endswith("not for you")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["sasl.jaas.config=PlainLoginModule required;", "sasl.bogus=1", "security.protocol=BOTH", "ssl.ca.location=/none"],
+)
+def test_settings_that_the_client_does_not_take_are_refused_by_name(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "client.properties"
+    file.write_text(f"security.protocol=SSL\n{setting}\n")
+    monkeypatch.setenv("MERGANSER_KAFKA_CONFIG", str(file))
+    with pytest.raises(UsageError, match="settings") as refused:
+        connect("127.0.0.1:1", timeout_s=1)
+    assert "librdkafka" in refused.value.hint
+
+
+@pytest.mark.parametrize("timeout_s", [0, -3, float("nan")])
+def test_a_timeout_that_is_none_is_refused(timeout_s: float) -> None:
+    with pytest.raises(UsageError, match="seconds above 0"):
+        connect("127.0.0.1:1", timeout_s=timeout_s)
+
+
+def test_a_long_timeout_is_no_error(broker: str) -> None:
+    """Kafka's client takes no request of more than an hour."""
+    with connect(broker, timeout_s=float("inf")) as log:
+        assert log.cluster_id and log.ends([TopicPartition("nowhere", 0)]) == {}
 
 
 def test_the_environment_names_the_log(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -486,8 +486,9 @@ def self_signed() -> tuple[bytes, bytes]:
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(guard: Guard, door: FlightDoor) -> None:
-    with pytest.raises(MerganserError, match="cannot listen"):
+    with pytest.raises(MerganserError, match="cannot listen") as refused:
         FlightDoor(guard, "999.1.1.1", 1)
+    assert "another address or port" in refused.value.hint
 
 
 def test_handles_are_bounded_age_out_and_belong_to_their_user() -> None:

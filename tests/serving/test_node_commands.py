@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,13 @@ from merganser.__main__ import main
 from merganser.consumers.digest import table_digest
 from merganser.pipeline.cli.query import Fresh
 from merganser.pipeline.cli.shell import Shell, candidates, history_file, of_client
+from merganser.pipeline.cli.status import _show_node
 from merganser.pipeline.cli.verify import Facts, ReplicasDiffer, compared
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash
 from merganser.pipeline.serving.users.users import User, changing
-from merganser.schemas.errors import MerganserError, UsageError
+from merganser.schemas.errors import MerganserError, TopicRecreated, UsageError
 from serving.world import ORDERS, TABLES, World, world
 from support.cli import Cli, Done
 from support.waiting import wait_for
@@ -117,12 +119,11 @@ def test_status_of_a_node_tells_of_bad_records_and_open_transactions(cli: Cli, t
             def shown() -> list[str]:
                 return str(cli("status", "--url", opened).out).splitlines()
 
-            wait_for("the log to be looked at", lambda: any("a transaction open for" in line for line in shown()))
+            wait_for("the log to be looked at", lambda: any("transaction open" in line for line in shown()))
             lines = shown()
             tables = {t["table"]: t for t in cli("status", "--url", opened, "--json").json[0]["tables"]}
     assert lines[1].split() == ["table", "partitions", "lag", "quarantined", "pending", "state"]
     assert [ORDERS, "1", "0", "1", "0", "follows"] in [line.split() for line in lines]
-    assert f"{ORDERS}/0: a transaction open for" in "\n".join(lines) and "holds back 11 records" in "\n".join(lines)
     assert [(tables[t]["quarantined"], tables[t]["pending"]) for t in TABLES] == [(1, 0), (0, 0)]
 
 
@@ -135,6 +136,45 @@ def test_status_of_a_node_tells_what_goes_wrong_beside_its_tables(shop: World, c
     assert "archive up to orders/0:1" in told and "archive: orders stopped: gone" in told
     assert "archive: failed: no room" in told and "backup: failed: no place" in told
     assert "backup: last 2026, next incr at 2026-02-01T03:00:00+00:00" in told
+
+
+def test_status_of_a_node_tells_the_way_out_and_what_nobody_reads_past(cli: Cli, tmp_path: Path) -> None:
+    with world(tmp_path, 5) as opened, door(opened.replica, opened.log) as url:
+        place = next(tp for tp in opened.end if tp.topic == ORDERS)
+        opened.log.stable[place] = 0
+        stopped = TopicRecreated(ORDERS, "the topic was deleted")
+        opened.replica._progress.stop_table(stopped)
+
+        def told() -> str:
+            return cli("status", "--url", url).out
+
+        wait_for("the open transaction to be seen", lambda: f"{place} has had a transaction open" in told())
+        assert f"{ORDERS} stopped (TopicRecreated): {stopped.hint}" in told()
+
+
+@pytest.mark.parametrize(
+    ("facts", "failing"),
+    [({}, 0), ({"waiting_for": "archive file:///a: No space left on device"}, 1), ({"failed": "it ended"}, 1)],
+)
+def test_an_archive_that_is_tried_again_and_again_fails_for_its_alarm(
+    shop: World, facts: dict[str, str], failing: int
+) -> None:
+    archive = {"position": "orders/0:1", "waiting_for": None, "stopped": {}, "failed": None, **facts}
+    backup = {"last_at": None, "next": None, "waiting_for": "the replica to catch up", "failed": None}
+    beside = {"archive": archive, "backup": backup}
+    with Doors(ServeConfig(http="127.0.0.1:0"), shop.replica, shop.log, lambda: beside) as doors:
+        with urllib.request.urlopen(f"{doors.http}/metrics", timeout=30) as answer:
+            metrics = answer.read().decode()
+    assert f'merganser_part_failed{{part="archive"}} {failing}.0' in metrics
+    assert 'merganser_part_failed{part="backup"} 0.0' in metrics
+
+
+def test_the_lag_of_a_log_that_does_not_answer_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    table = {"table": "t", "partitions": 1, "lag": 0, "stopped": None, "open_transactions": []}
+    facts = {"group": "g", "cluster": "c", "ready": True, "position": "t/0:7", "log_away": "away", "failed": None,
+             "waiting_for": None, "unfollowed": [], "tables": [table]}  # fmt: skip
+    _show_node("http://n", facts)
+    assert "?" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("t "))
 
 
 def test_a_snapshot_file_is_a_plain_database(cli: Cli, url: str, shop: World, tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ class FlightDoor:
         try:
             self._server = _Server(guard, keeper, f"{scheme}://{shown}:{port}", tls)
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"cannot listen at {shown}:{port}: {' '.join(str(error).split())}") from error
+            refused = UsageError(f"cannot listen at {shown}:{port}: {' '.join(str(error).split())}")
+            refused.hint = "give another address or port (0 takes a free one), or end what listens there"
+            raise refused from error
         self.host, self.port = host, int(self._server.port)
         self.url = f"{scheme}://{shown}:{self.port}"
 

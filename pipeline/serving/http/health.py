@@ -37,7 +37,8 @@ async def status(desk: Desk, request: Request, user: User) -> Response:
 def facts(desk: Desk, user: User, figures: Figures) -> dict[str, Any]:
     """What *user* may know of the node."""
     replica, sight, lag = desk.replica, desk.lookout.sight, desk.lookout.lag()
-    stopped = {table: stopped_for(why, user.tables) for table, why in replica.stopped.items() if user.may_read(table)}
+    whys = {table: why for table, why in replica.stopped.items() if user.may_read(table)}
+    stopped = {table: stopped_for(why, user.tables) for table, why in whys.items()}
     waiting, failed = replica.waiting_for, None if replica.error is None else str(replica.error)
     applied = _granted(replica.position, user)
     tables = sorted({tp.topic for tp in applied} | set(stopped))
@@ -62,6 +63,8 @@ def facts(desk: Desk, user: User, figures: Figures) -> dict[str, Any]:
                 "lag": sum(n for tp, n in lag.items() if tp.topic == table) if sight.ends else None,
                 **{name: figures.tables.get(table, {}).get(name) for name in ("quarantined", "pending")},
                 "stopped": stopped.get(table),
+                "error": type(whys[table]).__name__ if table in stopped else None,
+                "way_out": whys[table].hint if table in stopped else None,
                 "open_transactions": [
                     {"partition": tp.partition, "offset": stuck.offset, "records": stuck.records,
                      "seconds": round(sight.at_s - stuck.since_s, 1)}

@@ -34,13 +34,12 @@ async def live(desk: Desk, request: Request, user: User) -> Response:
 def told_of(desk: Desk, user: User, figures: Figures, since_s: float) -> dict[str, Any]:
     told = facts(desk, user, figures)
     del told["position"], told["applied"]  # of all partitions: /position has them
-    behind, stopped, counts = desk.lookout.behind(), desk.replica.stopped, desk.guard.counts()
+    behind, counts = desk.lookout.behind(), desk.guard.counts()
     for table in told["tables"]:
         name = table["table"]
         table |= figures.tables.get(name, {})
         # At the last look, not as the position is now: a replica in a steady stream is behind by some.
         table["lag"] = None if behind is None else sum(n for tp, n in behind.items() if tp.topic == name)
-        table["way_out"] = stopped[name].hint if name in stopped else None
     lags = [table["lag"] for table in told["tables"]]
     return {
         **told,

@@ -116,5 +116,7 @@ def bound(address: Address) -> Listening:
         made.setblocking(False)
     except OSError as error:
         made.close()
-        raise UsageError(f"cannot listen at {address}: {error.strerror or error}") from error
+        refused = UsageError(f"cannot listen at {address}: {error.strerror or error}")
+        refused.hint = "give another address or port (0 takes a free one), or end what listens there"
+        raise refused from error
     return made

@@ -134,7 +134,8 @@ class _Node(Collector):
         parts = self._beside()
         failed = GaugeMetricFamily("merganser_part_failed", "1 while archive or backups fail.", labels=["part"])
         for part, facts in parts.items():
-            failed.add_metric([part], float(bool(facts.get("failed"))))
+            waits = part == "archive" and facts.get("waiting_for")  # that of backups is for the replica
+            failed.add_metric([part], float(bool(facts.get("failed") or waits)))
         yield failed
         if (archive := parts.get("archive")) is not None:
             yield from self._archive(Position.parse(archive["position"]), archive["stopped"])
