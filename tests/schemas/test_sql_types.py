@@ -195,6 +195,10 @@ REFUSED: list[tuple[Any, str, str]] = [
     (record(("a", {"type": "enum", "name": "e", "symbols": ["A"]}, {"default": "B"})), "a", "does not fit"),
     (record(("a", logical("int", "date"), {"default": 10**9})), "a", "does not fit"),
     (record(("a", logical("string", "uuid"), {"default": "x"})), "a", "does not fit"),
+    (record(("a", "float", {"default": 1e39})), "a", "does not fit"),
+    (record(("a", "double", {"default": True})), "a", "does not fit"),
+    (record(("a", logical("bytes", "decimal", precision=4, scale=2), {"default": ""})), "a", "does not fit"),
+    (record(("a", {"type": "array", "items": logical("bytes", "decimal", precision=4)}, {"default": [""]})), "a", "fit"),
     (doubling(), "", "more than 10000 types"),
 ]
 
