@@ -479,15 +479,19 @@ def _moment(type_: Type) -> Put:
         if isinstance(value, int) and nanos:
             _put_long(out, _whole(value, *RANGES[type_.kind]))
             return
-        if not isinstance(value, dt.datetime):
+        if not isinstance(value, dt.datetime) or value != value:  # pandas's NaT is a datetime too
             raise Refused(value, f"not a datetime but {_named(value)}")
         if zoned and value.utcoffset() is None:
             raise Refused(value, "a datetime without a zone is no instant: give it a tzinfo")
         if not zoned and value.tzinfo is not None:
             raise Refused(value, "a local timestamp has no zone: drop the tzinfo")
         micros = _micros_since(value, epoch)
+        # pandas's Timestamp is a datetime with three digits more.
+        finer = 0 if type(value) is dt.datetime else getattr(value, "nanosecond", 0)
         if nanos:
-            _put_long(out, _whole(micros * 1000, *RANGES[type_.kind]))
+            _put_long(out, _whole(micros * 1000 + finer, *RANGES[type_.kind]))
+        elif finer:
+            raise Refused(value, "finer than a microsecond: round it, or make the column nanos")
         else:
             _put_micros(out, value, _whole(micros, *RANGES["timestamp-micros"]), unit)
 
