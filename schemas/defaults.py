@@ -62,7 +62,7 @@ def _scalar(type_: Type, default: Any) -> bytes:
     if is_uuid_text(type_) and not UUID_TEXT.fullmatch(default):
         raise ValueError("not the text of a uuid")
     if type_.kind == "decimal" and not raw:
-        raise ValueError("no bytes are no number: zero is \"\\u0000\"")
+        raise ValueError('no bytes are no number: zero is "\\u0000"')
     if type_.kind == "decimal" and not fits_decimal(type_, int.from_bytes(raw, signed=True)):
         raise ValueError(f"more than {type_.precision} digits")
     if type_.size is None:
