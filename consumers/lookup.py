@@ -41,11 +41,19 @@ def _compared(type_: str, value: Any) -> tuple[str, Any]:
         # As a number, which DuckDB compares with no time by itself; and a datetime of pandas has digits of its own.
         return "make_timestamp_ns(?)", value if isinstance(value, int) else nanoseconds(value)
     found = _DECIMAL.fullmatch(type_)
-    if found and isinstance(value, (int, Decimal)):
+    if found and value is not None:
         scale = int(found[1])
-        number = unscaled(value, scale)
+        number = unscaled(_number(value), scale)
         digits = Decimal((number < 0, tuple(map(int, str(abs(number)))), -scale))
         return f"CAST(? AS {type_})", f"{digits:f}"
-    if isinstance(value, (float, Decimal)):
+    if isinstance(value, (float, Decimal)) or (type_ == "VARCHAR" and isinstance(value, int)):
         raise Refused(value, f"a key that is {type_} is no {type(value).__name__}")
     return "?", value
+
+
+def _number(value: Any) -> Any:
+    """Text, which DuckDB would round, as the number that it says."""
+    try:
+        return Decimal(value) if isinstance(value, str) else value
+    except ArithmeticError:
+        raise Refused(value, "not a decimal number") from None
