@@ -123,8 +123,23 @@ def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "type_",
-    "VARCHAR|BOOLEAN|DOUBLE|BLOB|DECIMAL(4,2)|UUID|BIGINT|INTEGER|DATE|TIME|TIMESTAMP|TIMESTAMP_NS|BIGINT[]"
-    "|STRUCT(a BIGINT)|MAP(VARCHAR, BIGINT)".split("|"),
+    [
+        "VARCHAR",
+        "BOOLEAN",
+        "DOUBLE",
+        "BLOB",
+        "DECIMAL(4,2)",
+        "UUID",
+        "BIGINT",
+        "INTEGER",
+        "DATE",
+        "TIME",
+        "TIMESTAMP",
+        "TIMESTAMP_NS",
+        "BIGINT[]",
+        "STRUCT(a BIGINT)",
+        "MAP(VARCHAR, BIGINT)",
+    ],
 )
 def test_a_users_column_may_be_called_offset(tmp_path: Path, type_: str) -> None:
     """As one of ours is, which is numbers."""
