@@ -74,8 +74,18 @@ def _pairs(columns: dict[str, tuple[str, Any]], depth: int = 0) -> str:
     parts = []
     for name, (expression, type_) in sorted(columns.items()):
         head = f"{len(name.encode())}:{name}".replace("'", "''")
-        parts.append(f"coalesce('{head}' || {_framed(_text(expression, type_, depth))}, '')")
+        parts.append(f"coalesce('{head}' || {_written(expression, type_, depth)}, '')")
     return f"concat({', '.join(parts)})" if parts else "''"
+
+
+def _written(expression: str, type_: Any, depth: int) -> str:
+    """SQL text of one value, framed; NULL for NULL."""
+    text = _text(expression, type_, depth)
+    if type_.id not in ("list", "map", "struct"):
+        return _framed(text)
+    # Its text by a name, since a frame has it twice: each level of a nested type would double the SQL, and the work.
+    name = quote(f"#t{depth}")
+    return f"(list_transform([{text}], lambda {name}: {_framed(name)}))[1]"
 
 
 def _framed(text: str) -> str:
@@ -105,12 +115,12 @@ def _text(expression: str, type_: Any, depth: int = 0) -> str:
 
 def _list(expression: str, element: Any, depth: int) -> str:
     item = quote(f"#x{depth}")  # a name that no Avro field can have
-    each = f"coalesce({_framed(_text(item, element, depth + 1))}, '-')"
+    each = f"coalesce({_written(item, element, depth + 1)}, '-')"
     return f"array_to_string(list_transform({expression}, lambda {item}: {each}), '')"
 
 
 def _map(expression: str, value: Any, depth: int) -> str:
     key = quote(f"#k{depth}")
     found = f"({expression})[{key}]"
-    each = f"{_framed(key)} || coalesce({_framed(_text(found, value, depth + 1))}, '-')"
+    each = f"{_framed(key)} || coalesce({_written(found, value, depth + 1)}, '-')"
     return f"array_to_string(list_transform(list_sort(map_keys({expression})), lambda {key}: {each}), '')"

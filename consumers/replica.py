@@ -27,12 +27,12 @@ from ..schemas.errors import (
 )
 from ..schemas.kafka import Deadline, OneProcess
 from ..schemas.position import Position, TopicPartition
-from ..schemas.types import Field, quote
 from .apply import Applier, BatchLimits
 from .dbfile import Limits, stored_tables
 from .derived import derived_tables, same_name
 from .follow import Follow
 from .log import Log, check_group
+from .lookup import row_of
 from .meter import Times
 from .outcome import Outcome, Written, question, settle
 from .progress import Progress
@@ -169,11 +169,7 @@ class Replica:
             raise UnknownTable(table, hint="this replica follows " + ", ".join(sorted(self._follow.tables)))
         if not known.keyed:
             raise UsageError(f"table {table!r} has no key; use query")
-        if not isinstance(key, Mapping) or set(key) != set(known.key):
-            raise UsageError(f"the key of {table!r} is a mapping of {', '.join(known.key)}; got {key!r}")
-        where = " AND ".join(f"{quote(f.name)} = {_placeholder(f, key[f.name])}" for f in key_fields(known))
-        sql = f"SELECT * FROM {quote(table)} WHERE {where}"
-        params = [key[f.name] for f in key_fields(known)]
+        sql, params = row_of(table, key, {f.name: f.type.sql for f in key_fields(known)})
         result = self.query(sql, params, level=level, after=after, max_staleness=max_staleness, timeout=timeout)
         rows = result.rows()
         return dict(zip(result.columns, rows[0], strict=True)) if rows else None
@@ -409,8 +405,3 @@ class Replica:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _placeholder(f: Field, value: object) -> str:
-    """What stands for *value* in SQL: producers take nanoseconds as a number, which DuckDB compares with no time."""
-    return "make_timestamp_ns(?)" if f.type.kind.endswith("nanos") and isinstance(value, int) else "?"

@@ -68,6 +68,9 @@ class WholeRecord(NamedTuple):
 #: What librdkafka counts for a message besides its key and value.
 _ENVELOPE = 512
 
+#: librdkafka's own limit.
+_LARGEST = 1_000_000_000
+
 
 class BulkWriter:
     """Writes chunks, one after the other; for one thread. The newest writer of an *id_* fences the older ones."""
@@ -90,6 +93,8 @@ class BulkWriter:
         }
         #: Of a key and a value together, by what this client was told: the topic may allow less.
         self.row_bytes = int(settings.get("message.max.bytes", 1_000_000)) - _ENVELOPE
+        # A record that is written again was in a topic already, and has a header more: it is for the topic to judge.
+        settings["message.max.bytes"] = _LARGEST
         self._client = TransactionalClient(settings, id_, shared=True, timeout_s=timeout_s, init_timeout_s=timeout_s)
 
     def open(self) -> None:

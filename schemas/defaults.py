@@ -47,10 +47,8 @@ def _scalar(type_: Type, default: Any) -> bytes:
     match type_.kind:
         case "boolean":
             return b"\1" if _checked(default, bool) else b"\0"
-        case "float":
-            return struct.pack("<f", float(default))
-        case "double":
-            return struct.pack("<d", float(default))
+        case "float" | "double":
+            return _floating(type_, default)
         case "string":
             return _sized(_checked(default, str).encode())
         case "enum":
@@ -63,6 +61,8 @@ def _scalar(type_: Type, default: Any) -> bytes:
     raw: bytes = _checked(default, str).encode("ascii" if is_uuid_text(type_) else "latin-1")
     if is_uuid_text(type_) and not UUID_TEXT.fullmatch(default):
         raise ValueError("not the text of a uuid")
+    if type_.kind == "decimal" and not raw:
+        raise ValueError('no bytes are no number: zero is "\\u0000"')
     if type_.kind == "decimal" and not fits_decimal(type_, int.from_bytes(raw, signed=True)):
         raise ValueError(f"more than {type_.precision} digits")
     if type_.size is None:
@@ -70,6 +70,15 @@ def _scalar(type_: Type, default: Any) -> bytes:
     if len(raw) != type_.size:
         raise ValueError(f"{len(raw)} bytes, not {type_.size}")
     return raw
+
+
+def _floating(type_: Type, default: Any) -> bytes:
+    if isinstance(default, bool):
+        raise TypeError("not a number")
+    try:
+        return struct.pack("<f" if type_.kind == "float" else "<d", float(default))
+    except OverflowError:
+        raise ValueError(f"out of the range of a {type_.kind}") from None
 
 
 def _checked(value: Any, expected: type) -> Any:

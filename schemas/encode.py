@@ -395,20 +395,21 @@ def _decimal(type_: Type) -> Put:
     limit, scale, size = 10**type_.precision, type_.scale, type_.size
 
     def put(out: bytearray, value: Any) -> None:
-        unscaled = _unscaled(value, scale)
-        if not -limit < unscaled < limit:
+        number = unscaled(value, scale)
+        if not -limit < number < limit:
             raise Refused(value, f"more than {type_.precision} digits at {scale} after the point")
         if size is None:
             # The fewest bytes in two's complement, as Java writes them: a key's bytes pick its partition.
-            bits = (~unscaled if unscaled < 0 else unscaled).bit_length()
-            _put_sized(out, unscaled.to_bytes(bits // 8 + 1, signed=True))
+            bits = (~number if number < 0 else number).bit_length()
+            _put_sized(out, number.to_bytes(bits // 8 + 1, signed=True))
         else:
-            out += unscaled.to_bytes(size, signed=True)
+            out += number.to_bytes(size, signed=True)
 
     return put
 
 
-def _unscaled(value: Any, scale: int) -> int:
+def unscaled(value: Any, scale: int) -> int:
+    """*value* counted in the last of *scale* digits after the point. Refused if it has more, or is no such number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value * _ten_to(scale)
     if not isinstance(value, Decimal) or not value.is_finite():
@@ -481,21 +482,38 @@ def _moment(type_: Type) -> Put:
             return
         if not isinstance(value, dt.datetime):
             raise Refused(value, f"not a datetime but {_named(value)}")
+        _check_moment(value)
         if zoned and value.utcoffset() is None:
             raise Refused(value, "a datetime without a zone is no instant: give it a tzinfo")
         if not zoned and value.tzinfo is not None:
             raise Refused(value, "a local timestamp has no zone: drop the tzinfo")
-        micros = _micros_since(value, epoch)
+        counted = _nanos_since(value, epoch)
         if nanos:
-            _put_long(out, _whole(micros * 1000, *RANGES[type_.kind]))
-        else:
-            _put_micros(out, value, _whole(micros, *RANGES["timestamp-micros"]), unit)
+            _put_long(out, _whole(counted, *RANGES[type_.kind]))
+            return
+        micros, finer = divmod(counted, 1000)
+        if finer:
+            raise Refused(value, "finer than a microsecond: round it, or make the column nanos")
+        _put_micros(out, value, _whole(micros, *RANGES["timestamp-micros"]), unit)
 
     return put
 
 
-def _micros_since(value: dt.datetime, epoch: dt.datetime) -> int:
-    return (value - epoch) // _MICROSECOND
+def nanoseconds(value: dt.datetime) -> int:
+    """*value* counted from 1970, in UTC if it has a zone. Refused if it is no moment."""
+    _check_moment(value)
+    return _nanos_since(value, _EPOCH if value.utcoffset() is None else _EPOCH_UTC)
+
+
+def _check_moment(value: dt.datetime) -> None:
+    if value != value:  # pandas's NaT is a datetime too
+        raise Refused(value, f"not a datetime but {_named(value)}")
+
+
+def _nanos_since(value: dt.datetime, epoch: dt.datetime) -> int:
+    # pandas's Timestamp is a datetime with three digits more.
+    finer = 0 if type(value) is dt.datetime else getattr(value, "nanosecond", 0)
+    return (value - epoch) // _MICROSECOND * 1000 + int(finer)
 
 
 def _put_micros(out: bytearray, value: object, micros: int, unit: int) -> None:

@@ -37,7 +37,7 @@ logger.addHandler(logging.NullHandler())
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
-#: Settings of a topic that decide whether a replica of it can be whole.
+#: Settings of a topic that decide whether a replica of it can be whole, or a new topic hold its records.
 TOPIC_SETTINGS = (
     "cleanup.policy",
     "retention.ms",
@@ -45,6 +45,7 @@ TOPIC_SETTINGS = (
     "delete.retention.ms",
     "message.timestamp.type",
     "min.insync.replicas",
+    "max.message.bytes",
 )
 
 

@@ -25,7 +25,7 @@ from ..archive.objects import Objects
 
 FOLDER = "files"
 
-#: Columns of numbers, each a little more than the one before.
+#: Columns of numbers, each a little more than the one before. A user's may have one of the names, and anything in it.
 _RISING = ("_offset", "_timestamp", "offset")
 
 
@@ -127,7 +127,11 @@ def _parquet(rows: pa.Table, key: Key | None, salt: str) -> bytes:
         compression="zstd",
         compression_level=1,
         use_dictionary=False,
-        column_encoding={name: "DELTA_BINARY_PACKED" for name in _RISING if name in rows.column_names},
+        column_encoding={
+            field.name: "DELTA_BINARY_PACKED"
+            for field in rows.schema
+            if field.name in _RISING and (pa.types.is_integer(field.type) or pa.types.is_temporal(field.type))
+        },
         write_statistics=False,
         encryption_properties=None if key is None else key.writing(salt),
     )

@@ -22,6 +22,7 @@ from ...schemas.avro import row_type
 from ...schemas.encode import Refused, RowEncoder
 from ...schemas.errors import BadInput, BadSchema, InvalidRow, UsageError
 from ...schemas.table import RESERVED_COLUMNS, SchemaVersion, Table
+from ...schemas.types import Type
 from .csvfile import CsvFile
 from .inputs import Input
 from .jsonfile import line_blocks
@@ -167,7 +168,19 @@ class _Trial:
             self._encoder.value({"c": found})
         except (Refused, InvalidRow):
             return False
-        return self._type.kind != "double" or isinstance(value, str) or _every_digit(str(value), float(found))
+        return _keeps(self._type, value)
+
+
+def _keeps(type_: Type, value: Any) -> bool:
+    """True if every number in *value*, which JSON has and *type_* takes, is that very number as a double."""
+    match value:
+        case list():
+            return all(_keeps(type_.element, item) for item in value)
+        case dict() if type_.kind == "record":
+            return all(_keeps(f.type, value[f.name]) for f in type_.fields if f.name in value)
+        case int() | float() | Decimal() if type_.kind == "double":
+            return _every_digit(str(value), float(value))
+    return True
 
 
 def _every_digit(text: str, value: float) -> bool:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from ...schemas.errors import BadTransform, TransformFailed
 from ...schemas.table import RESERVED_COLUMNS
+from ...schemas.types import NANOS, UUID_TEXT
 from .plan import check_columns
 
 Row = dict[str, Any]
@@ -140,6 +141,8 @@ class Transform:
 
     def _column(self, name: str, values: list[Any], places: list[tuple[int, int, Any]]) -> pa.Array:
         type_ = self._arrow[name]
+        if self.types[name] == "UUID":
+            self._check_uuids(name, values, places)
         try:
             return _array(values, type_)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -150,6 +153,12 @@ class Transform:
                     why = f"column {name!r} is {self.types[name]}: {str(error).splitlines()[0]}"
                     raise self._failed(place, why) from error
             raise
+
+    def _check_uuids(self, name: str, values: list[Any], places: list[tuple[int, int, Any]]) -> None:
+        """TransformFailed of text that is none: to Arrow it is text like any."""
+        for value, place in zip(values, places, strict=True):
+            if isinstance(value, str) and not UUID_TEXT.fullmatch(value):
+                raise self._failed(place, f"column {name!r} is UUID: {value[:80]!r} is none")
 
     def _failed(self, place: tuple[Any, ...], why: str) -> TransformFailed:
         return TransformFailed(self._name, self._table, int(place[0]), int(place[1]), why)
@@ -162,26 +171,47 @@ def _type_of(value: Any) -> tuple[pa.DataType, str] | None:
 
 
 def dicts(rows: pa.Table) -> Iterator[Row]:
-    """The rows as a function gets them. Nanoseconds are whole numbers since 1970: Python's times are coarser."""
-    columns = []
-    for column in rows.columns:
-        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-            column = column.cast(pa.int64())
-        values = column.to_pylist()
-        columns.append([v and dict(v) for v in values] if pa.types.is_map(column.type) else values)
+    """The rows as a function gets them, maps as dicts. Nanoseconds are whole numbers since 1970: Python's times are
+    coarser."""
+    columns = (column.cast(counted(column.type)).to_pylist(maps_as_pydicts="strict") for column in rows.columns)
     for values in zip(*columns, strict=True):
         yield dict(zip(rows.column_names, values, strict=True))
 
 
+def counted(type_: pa.DataType) -> pa.DataType:
+    """*type_* with numbers for nanoseconds, inside of lists, structs and maps too."""
+    if pa.types.is_timestamp(type_) and type_.unit == "ns":
+        return pa.int64()
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(counted(type_.value_type)))
+    if pa.types.is_map(type_):
+        return pa.map_(type_.key_type, type_.item_field.with_type(counted(type_.item_type)))
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(counted(field.type)) for field in type_])
+    return type_
+
+
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
     """*values* in the Arrow type of their column. ValueError and its like if one does not fit."""
-    if pa.types.is_timestamp(type_) and type_.unit == "ns":
-        return _kept(values, pa.int64()).cast(type_)
-    if pa.types.is_map(type_):
-        values = [list(v.items()) if isinstance(v, dict) else v for v in values]
-    if pa.types.is_string(type_):
-        values = [str(v) if isinstance(v, uuid.UUID) else v for v in values]
-    return _kept(values, type_)
+    given = [_given(value, type_) for value in values]
+    plain = counted(type_)
+    return _kept(given, plain) if plain == type_ else _kept(given, plain).cast(type_)
+
+
+def _given(value: Any, type_: pa.DataType) -> Any:
+    """*value* as Arrow takes it: maps as pairs, and the text of a UUID."""
+    if isinstance(value, uuid.UUID) and pa.types.is_string(type_):
+        return str(value)
+    if isinstance(value, dict) and pa.types.is_map(type_):
+        return [(name, _given(item, type_.item_type)) for name, item in value.items()]
+    if isinstance(value, dict) and pa.types.is_struct(type_):
+        types = {field.name: field.type for field in type_}
+        return {name: _given(item, types[name]) if name in types else item for name, item in value.items()}
+    if isinstance(value, (list, tuple)) and pa.types.is_list(type_):
+        return [_given(item, type_.value_type) for item in value]
+    if pa.types.is_timestamp(type_) and type_.unit == "ns" and type(value) is int and not NANOS[0] <= value <= NANOS[1]:
+        raise ValueError(f"{value} nanoseconds are no time that a column can hold")
+    return value
 
 
 def _kept(values: list[Any], type_: pa.DataType) -> pa.Array:
@@ -210,4 +240,6 @@ def _same(value: Any, found: Any, type_: pa.DataType) -> bool:
         return math.isinf(value) or not math.isinf(found)  # the nearest one is meant
     if isinstance(value, dt.datetime) and isinstance(found, dt.datetime):
         return value == found and (value.tzinfo is None) == (found.tzinfo is None)
-    return isinstance(value, (str, bytes)) or bool(value == found) or value != value
+    if type(value) is bool or isinstance(value, str):  # no number, and no bytes
+        return isinstance(found, type(value) if type(value) is bool else str)
+    return bool(value == found) or value != value

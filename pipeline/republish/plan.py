@@ -25,6 +25,9 @@ _KEPT = ("cleanup.policy", "delete.retention.ms", "message.timestamp.type")
 #: A new log has to hold every row, however old it is.
 _WHOLE = {"retention.ms": "-1", "retention.bytes": "-1"}
 
+#: The largest record grows by its origin's header. Archives that were begun earlier do not say how large it may be.
+_LARGEST, _ORIGIN_BYTES = "max.message.bytes", 1024
+
 
 @dataclass(frozen=True)
 class TableWay:
@@ -51,7 +54,10 @@ class TableWay:
     @property
     def settings(self) -> dict[str, str]:
         """Those of the new topic."""
-        return {name: value for name, value in self.facts.settings.items() if name in _KEPT} | _WHOLE
+        kept = {name: value for name, value in self.facts.settings.items() if name in _KEPT} | _WHOLE
+        if _LARGEST in self.facts.settings:
+            kept[_LARGEST] = str(min(int(self.facts.settings[_LARGEST]) + _ORIGIN_BYTES, 2**31 - 1))
+        return kept
 
     def fields(self) -> dict[str, Any]:
         shown = {"table": self.name, "partitions": self.facts.partitions, "keyed": bool(self.keys)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
 
-from merganser.consumers.digest import quarantine_digest, table_digest
+from merganser.consumers.digest import _pairs, quarantine_digest, table_digest
 
 
 @pytest.fixture
@@ -60,6 +61,35 @@ def hashed(texts: dict[str, str]) -> int:
     """The definition in the module's docstring, by Python alone."""
     row = "".join(framed(name) + framed(text) for name, text in sorted(texts.items()))
     return int.from_bytes(hashlib.md5(row.encode()).digest()[8:], "little")
+
+
+@pytest.mark.parametrize(
+    "shape", ["[{}, NULL]", "{{'a': {}, 'b': NULL::INTEGER}}", "MAP {{'k': {}}}", "[{{'n': 1, 'in': {}}}]"]
+)
+def test_what_is_nested_deeply_is_written_by_the_definition_and_in_a_few_words(
+    con: duckdb.DuckDBPyConnection, shape: str
+) -> None:
+    """Each level doubled the SQL: of arrays of records, five in each other, a backup never had the digest."""
+    value, words = "7", []
+    for level in range(1, 17):
+        value = shape.format(value)
+        con.execute(f"CREATE OR REPLACE TABLE nested AS SELECT {value} AS c")
+        [column_type] = con.sql("SELECT c FROM nested").types
+        words.append(len(_pairs({"c": ("c", column_type)})))
+        if level <= 4:
+            [[found]] = con.sql("SELECT c FROM nested").fetchall()
+            assert table_digest(con, "nested") == (1, hashed({"c": text(found, "MAP" in shape)}))
+    assert words[15] < 60 * words[0]
+
+
+def text(value: Any, maps: bool) -> str:
+    """A number, or what such are in, by the definition in the module's docstring."""
+    if isinstance(value, list):
+        return "".join("-" if item is None else framed(text(item, maps)) for item in value)
+    if isinstance(value, dict):
+        present = [(name, item) for name, item in sorted(value.items()) if maps or item is not None]
+        return "".join(framed(name) + framed(text(item, maps)) for name, item in present)
+    return str(value)
 
 
 def test_order_of_rows_and_of_columns_does_not_count(con: duckdb.DuckDBPyConnection) -> None:

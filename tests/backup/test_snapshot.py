@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import uuid
 from pathlib import Path
 
 import duckdb
@@ -118,6 +119,41 @@ def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
             objects.put(entry.name, encoded.plain)
             loading.add(entry.stretch, files.read(objects, entry, None))
         assert table_digest(loading.cursor(), "t") == table_digest(con, "t")
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        "VARCHAR",
+        "BOOLEAN",
+        "DOUBLE",
+        "BLOB",
+        "DECIMAL(4,2)",
+        "UUID",
+        "BIGINT",
+        "INTEGER",
+        "DATE",
+        "TIME",
+        "TIMESTAMP",
+        "TIMESTAMP_NS",
+        "BIGINT[]",
+        "STRUCT(a BIGINT)",
+        "MAP(VARCHAR, BIGINT)",
+    ],
+)
+def test_a_users_column_may_be_called_offset(tmp_path: Path, type_: str) -> None:
+    """As one of ours is, which is numbers."""
+    values = {"BOOLEAN": "true", "UUID": f"'{uuid.UUID(int=5)}'", "DATE": "'2026-01-31'", "TIME": "'12:34:56'"}
+    values |= dict.fromkeys(["TIMESTAMP", "TIMESTAMP_NS"], "'2026-01-31 12:34:56'") | {"BIGINT[]": "[1, NULL]"}
+    values |= {"BLOB": "'x'", "STRUCT(a BIGINT)": "{'a': 1}", "MAP(VARCHAR, BIGINT)": "MAP {'a': 1}"}
+    con = duckdb.connect()
+    con.execute(f'CREATE TABLE t ("offset" {type_}, _partition INTEGER, _offset BIGINT)')
+    con.execute(f"INSERT INTO t VALUES ({values.get(type_, 7)}, 0, 0), (NULL, 0, 1)")
+    [chunk] = chunks(con, STRETCH, 1024)
+    encoded = files.encode(chunk.rows, None)
+    objects, listed = MemoryObjects(), files.entry(chunk, encoded.address, len(encoded.plain), encoded.address)
+    objects.put(listed.name, encoded.plain)
+    assert files.read(objects, listed, None).cast(chunk.rows.schema).equals(chunk.rows)
 
 
 def test_every_table_of_a_store_is_in_a_stretch(tx_store: Path) -> None:

@@ -91,9 +91,10 @@ def test_json_lines_with_nested_values(tmp_path: Path) -> None:
     assert [line for line, _ in bad(parts)] == [3] and len(values(parts)) == 2
 
 
-def test_json_numbers_with_many_digits_are_refused_not_rounded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", ["{}", "[{}]", '{{"x": {}}}', '[{{"x": [1.5, {}]}}]'])
+def test_json_numbers_with_many_digits_are_refused_not_rounded(tmp_path: Path, shape: str) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{"n": 3.14159265358979323846}\n')
+    path.write_text('{"n": ' + shape.format("3.14159265358979323846") + "}\n")
     with pytest.raises(BadInput, match="no one type takes all"):
         proposed(path)
 

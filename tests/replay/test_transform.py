@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from merganser.pipeline.replay.transform import Function, Transform, load
+from merganser.pipeline.replay.transform import Function, Transform, counted, load
 from merganser.schemas.errors import BadTransform, TransformFailed
 
 TYPES = {"id": "BIGINT", "n": "INTEGER", "when": "TIMESTAMP_NS", "tags": "MAP(VARCHAR, INTEGER)", "u": "UUID"}
@@ -107,6 +107,8 @@ def test_a_column_without_a_value_yet_waits_for_one() -> None:
         (lambda row: {"id": 1, **({"ID": 2} if row["id"] == 1 else {})}, "differ in case only"),
         (lambda row: {"N": 1 if row["id"] == 1 else None} if row["id"] else {}, "differ in case only"),
         (lambda row: {7: 7} if row["id"] == 1 else {}, "a column name is text"),
+        (lambda row: {"u": "none" if row["id"] == 1 else str(uuid.UUID(int=5))}, "column 'u' is UUID: 'none' is none"),
+        (lambda row: {"when": 2**63 - 1 if row["id"] == 1 else 0}, "no time that a column can hold"),
     ],
 )
 def test_what_fails_is_named_with_its_place(function: Any, why: str) -> None:
@@ -119,6 +121,9 @@ ZONE = dt.timezone(dt.timedelta(hours=2))
 KEPT: dict[str, pa.DataType] = {
     "BIGINT": pa.int64(),
     "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "VARCHAR": pa.string(),
+    "BLOB": pa.binary(),
     "DATE": pa.date32(),
     "TIME": pa.time64("us"),
     "TIMESTAMP_MS": pa.timestamp("ms"),
@@ -152,6 +157,9 @@ def put_into(sql: str, value: Any) -> Any:
         ("STRUCT", {"a": 1, "b": 2}),
         ("LIST", [dt.datetime(2026, 1, 31, 12)]),
         ("MAP", {"a": Decimal("1.5")}),
+        ("BLOB", "text"),
+        ("VARCHAR", b"bytes"),
+        ("DOUBLE", True),
     ],
 )
 def test_no_value_is_cut_to_what_its_column_can_hold(sql: str, value: Any) -> None:
@@ -175,6 +183,36 @@ def test_no_value_is_cut_to_what_its_column_can_hold(sql: str, value: Any) -> No
 def test_what_a_column_can_hold_is_taken(sql: str, value: Any) -> None:
     assert put_into(sql, value) == value
     assert math.isclose(put_into("FLOAT", 0.1), 0.1, rel_tol=1e-7) and math.isnan(put_into("FLOAT", math.nan))
+
+
+_NS = pa.timestamp("ns")
+_MAPS = pa.list_(pa.map_(pa.string(), pa.int32()))
+
+
+@pytest.mark.parametrize(
+    ("type_", "stored", "row", "other"),
+    [
+        (pa.list_(_NS), [1_700_000_000_123_456_789, None], [1_700_000_000_123_456_789, None], [5]),
+        (pa.struct([("a", _NS)]), {"a": 1_700_000_000_123_456_789}, {"a": 1_700_000_000_123_456_789}, {"a": 5}),
+        (pa.map_(pa.string(), _NS), [("a", 123_456_789)], {"a": 123_456_789}, {"b": 5, "c": None}),
+        (_MAPS, [[("a", 1)], None, []], [{"a": 1}, None, {}], [{"ab": 2}]),
+        (pa.map_(pa.string(), _MAPS), [("x", [[("a", 1)]])], {"x": [{"a": 1}]}, {"y": [{"b": 2}, {}]}),
+    ],
+)
+def test_what_lies_inside_of_a_value_is_as_it_is_outside(type_: pa.DataType, stored: Any, row: Any, other: Any) -> None:
+    """Nanoseconds are numbers, maps are dicts; Python has no such times, so that these tables could not be replayed."""
+    given = rows({}).append_column("c", pa.array([stored], counted(type_)).cast(type_))
+    seen: list[Any] = []
+    for answer in (row, other):
+
+        def function(asked: dict[str, Any], answer: Any = answer) -> dict[str, Any]:
+            seen.append(asked["c"])
+            return {"c": answer}
+
+        made = Transform("m:f", function, "t", TYPES | {"c": "?"}).apply(given)
+        assert made is not None and made["c"].type == type_
+        assert made["c"].cast(counted(type_)).to_pylist(maps_as_pydicts="strict") == [answer]
+    assert seen == [row, row]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from schema_tables import PREFIX, record, table
 
+from merganser.schemas.decode import Decoder
+from merganser.schemas.defaults import varint
 from merganser.schemas.encode import RowEncoder
-from merganser.schemas.errors import InvalidRow
+from merganser.schemas.errors import BadSchema, InvalidRow
 from merganser.schemas.table import SchemaVersion, Table
 from support.avro_strategies import SCALARS, comparable, named, patient, schemas_and_rows
 
@@ -208,6 +210,44 @@ def test_a_missing_value_is_refused_and_a_default_is_written() -> None:
         with pytest.raises(InvalidRow) as e:
             encoder.value({k: v for k, v in {"a": 1, "c": None}.items() if k != missing})
         assert e.value.column == missing
+
+
+#: What somebody may write as a default, whatever the type.
+NO_NUMBERS = ["", "A", "\0", "ÿÿ", "Ā", "\ud800", "\0" * 20, str(uuid.UUID(int=0xAB)), "\x80" * 17]
+NUMBERS_ALIKE = [None, True, 0, -1, 2**31, 2**63, 10**400, 1.5, 1e39, float("inf")]
+DEFAULTS = st.sampled_from([*NUMBERS_ALIKE, *NO_NUMBERS, [], [""], {}, {"a": ""}])
+
+
+@patient
+@given(schemas_and_rows(), DEFAULTS)
+def test_a_default_is_refused_with_the_schema_or_a_value_that_replicas_read(case: Any, default: Any) -> None:
+    schema, rows = case
+    fields = [{**f, "default": default} if n == 0 else f for n, f in enumerate(schema["fields"])]
+    row = {f["name"]: rows[0][f["name"]] for f in fields[1:]}
+    try:
+        declared = table({**schema, "fields": fields})
+        encoder = RowEncoder(declared)
+    except BadSchema:
+        return
+    assert Decoder(declared.latest, "t").decode([encoder.value(row)]).bad == []
+
+
+def test_a_timestamp_of_pandas_keeps_its_nanoseconds_or_is_refused() -> None:
+    """It is a `datetime`, with three digits that others have not; and so is its `NaT`, which is no moment."""
+    pd = pytest.importorskip("pandas")
+    at = 1_577_836_800_123_456_789
+    for prefix, zone in (("timestamp", "UTC"), ("timestamp", "Asia/Tokyo"), ("local-timestamp", None)):
+        for unit in ("millis", "micros", "nanos"):
+            schema = record(("a", {"type": "long", "logicalType": f"{prefix}-{unit}"}))
+            encoder, moment = RowEncoder(table(schema)), pd.Timestamp(at, tz=zone)
+            digits = {"millis": 10**6, "micros": 10**3, "nanos": 1}[unit]
+            if unit != "nanos":
+                with pytest.raises(InvalidRow, match="finer than a microsecond"):
+                    encoder.value({"a": moment})
+            whole = pd.Timestamp(at // digits * digits, tz=zone)
+            assert encoder.value({"a": whole})[5:] == varint(at // digits)
+            with pytest.raises(InvalidRow, match="NaTType"):
+                encoder.value({"a": pd.NaT})
 
 
 @pytest.mark.parametrize("row", [None, 5, "abc", [1], [("a", 1)]])

@@ -167,6 +167,8 @@ def doubling() -> dict[str, Any]:
     return record(("a", inner))
 
 
+DECIMAL = logical("bytes", "decimal", precision=4, scale=2)
+
 REFUSED: list[tuple[Any, str, str]] = [
     ("int", "", "not JSON"),
     ('"int"', "", "record"),
@@ -195,6 +197,10 @@ REFUSED: list[tuple[Any, str, str]] = [
     (record(("a", {"type": "enum", "name": "e", "symbols": ["A"]}, {"default": "B"})), "a", "does not fit"),
     (record(("a", logical("int", "date"), {"default": 10**9})), "a", "does not fit"),
     (record(("a", logical("string", "uuid"), {"default": "x"})), "a", "does not fit"),
+    (record(("a", "float", {"default": 1e39})), "a", "does not fit"),
+    (record(("a", "double", {"default": True})), "a", "does not fit"),
+    (record(("a", DECIMAL, {"default": ""})), "a", "does not fit"),
+    (record(("a", {"type": "array", "items": DECIMAL}, {"default": [""]})), "a", "does not fit"),
     (doubling(), "", "more than 10000 types"),
 ]
 

@@ -30,7 +30,8 @@ from merganser.pipeline.serving.marks import APPLIED, POSITION, TYPES
 from merganser.pipeline.serving.users.secrets import Cost, Hash, new_token, token_hash
 from merganser.pipeline.serving.users.users import User, changing
 from merganser.schemas import errors
-from serving.world import ORDERS, World, world
+from serving.world import ORDERS, PatientLog, World, world
+from stories.keyed import decimal, having
 
 #: What nobody listens at.
 CLOSED = "http://127.0.0.1:1"
@@ -71,6 +72,37 @@ def test_get_and_tokens(shop: World, url: str) -> None:
             client.get(ORDERS, {"qty": 1})
         with pytest.raises(errors.UnknownTable):
             client.get("nowhere", {"id": 1})
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys", "spelling"),
+    [
+        (decimal(38, 10), ["1000000000000000000000000000.0000000001", "1000000000000000000000000000"], "{}000"),
+        (decimal(38, 38), ["0.01000000000000000000000000000000000001", "0.01"], "{}"),
+    ],
+)
+def test_get_of_a_long_decimal(tmp_path: Path, type_: Any, keys: list[str], spelling: str) -> None:
+    keys = [key if "." in key else key + "." for key in keys]
+    with served(tmp_path, type_, [Decimal(key) for key in keys]) as (_, client):
+        found = [client.get("t", {"k": Decimal(spelling.format(key))}) for key in keys]
+        assert [row and row["n"] for row in found] == [0, 1]
+
+
+def test_get_by_nanoseconds(tmp_path: Path) -> None:
+    keys = [1_700_000_000_123_456_789, 1_700_000_000_123_456_788]
+    type_ = {"type": "long", "logicalType": "timestamp-nanos"}
+    with served(tmp_path, type_, keys) as (replica, client):
+        assert [client.get("t", {"k": key}) for key in keys] == [replica.get("t", {"k": key}) for key in keys]
+        assert client.get("t", {"k": 0}) is None
+
+
+@contextmanager
+def served(folder: Path, type_: Any, keys: list[Any]) -> Iterator[tuple[mg.Replica, mg.Client]]:
+    """A replica of a table with these keys, and a client of it."""
+    log = PatientLog()
+    with having(folder, type_, keys, log) as replica, Doors(ServeConfig(http="127.0.0.1:0"), replica, log) as doors:
+        with mg.Client(str(doors.http)) as client:
+            yield replica, client
 
 
 PARAMS: dict[str, Any] = {

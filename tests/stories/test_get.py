@@ -1,19 +1,18 @@
-"""`Replica.get` takes a key as `Producer.put` takes it."""
+"""`Replica.get` takes a key as `Producer.put` takes it, and finds its row and no other's."""
 
 from __future__ import annotations
 
 import datetime as dt
+import uuid
+from collections.abc import Iterator
+from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import merganser as mg
-from merganser.schemas.avro import key_schema
-from merganser.schemas.encode import RowEncoder
-from merganser.schemas.table import SchemaVersion, Table, key_subject, value_subject
-from stories.world import STORE_LIMITS
-from support.fakelog import FakeLog
+from merganser.schemas.errors import UsageError
+from stories.keyed import decimal, having
 
 _AT = dt.datetime(2026, 1, 31, 12, 0, 0, 1)
 
@@ -26,16 +25,85 @@ _AT = dt.datetime(2026, 1, 31, 12, 0, 0, 1)
     ],
 )
 def test_nanoseconds_as_a_number(tmp_path: Path, kind: str, keys: list[Any]) -> None:
-    fields = [{"name": "at", "type": {"type": "long", "logicalType": kind}}, {"name": "n", "type": "long"}]
-    schema = {"type": "record", "name": "row", "fields": fields}
-    key = SchemaVersion(key_subject("t"), 1, 2, key_schema("t", schema, ["at"]))
-    table = Table("t", "id-t", 1, (SchemaVersion(value_subject("t"), 1, 1, schema),), ("at",), "avro", key)
-    log, encoder = FakeLog(), RowEncoder(table)
-    log.add(table)
-    for n, at in enumerate(keys):
-        log.put("t", 0, encoder.key({"at": at}), encoder.value({"at": at, "n": n}))
-    with mg.Replica(tmp_path / "r.duckdb", log, "g", ["t"], limits=STORE_LIMITS) as replica:
+    with having(tmp_path, {"type": "long", "logicalType": kind}, keys) as replica:
         for n, at in enumerate(keys):
-            row = replica.get("t", {"at": at}, level="strong")
+            row = replica.get("t", {"k": at}, level="strong")
             assert row is not None and row["n"] == n
-        assert replica.get("t", {"at": 7}) is None
+        assert replica.get("t", {"k": 7}) is None
+
+
+def spelt(value: Any) -> Iterator[Any]:
+    """*value*, and what else a producer takes for the same."""
+    yield value
+    if isinstance(value, Decimal):
+        sign, digits, exponent = value.as_tuple()
+        yield Decimal((sign, (*digits, 0, 0, 0), int(exponent) - 3))
+        if value == value.to_integral_value():
+            yield int(value)
+    if isinstance(value, uuid.UUID):
+        yield from (str(value), str(value).upper())
+    if isinstance(value, bytes):
+        yield bytearray(value)
+    if isinstance(value, dt.datetime) and value.tzinfo and 1 < value.year < 9999:
+        yield value.astimezone(dt.timezone(dt.timedelta(hours=9)))
+
+
+_NINES = 10**38 - 1
+_DAY_ONE = dt.datetime.min
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys"),
+    [
+        (
+            decimal(38, 10),
+            [Decimal(n).scaleb(-10, Context(prec=40)) for n in (_NINES, _NINES - 1, 1, -1, 0, 10**37 + 1)],
+        ),
+        (decimal(38, 38), [Decimal(n).scaleb(-38, Context(prec=40)) for n in (_NINES, 10**36, 10**36 + 1, 1)]),
+        (decimal(38, 0), [Decimal(n) for n in (_NINES, _NINES - 1, 10**37, 10**37 + 1, 0)]),
+        (decimal(4, 2), [Decimal("12.50"), Decimal("-12.5"), Decimal(12)]),
+        ("long", [2**63 - 1, 2**63 - 2, -(2**63), 2**53, 2**53 + 1]),
+        ("string", ["", "a", "a\0", "\0", "a ", "é", "e\u0301", "\U0001f600", "1", "01"]),
+        ("bytes", [b"", b"\0", b"a", b"a\0", b"\\x00", b"\0\\x"]),
+        ({"type": "string", "logicalType": "uuid"}, [uuid.UUID(int=0xABC), uuid.UUID(int=0)]),
+        ({"type": "fixed", "name": "f", "size": 16, "logicalType": "uuid"}, [uuid.UUID(int=0xABC), uuid.UUID(int=0)]),
+        ({"type": "int", "logicalType": "date"}, [dt.date.min, dt.date(1969, 12, 31), dt.date.max]),
+        ({"type": "long", "logicalType": "time-micros"}, [dt.time.min, dt.time.max]),
+        ({"type": "long", "logicalType": "timestamp-micros"}, [at.replace(tzinfo=dt.UTC) for at in (_DAY_ONE, _AT)]),
+        ({"type": "long", "logicalType": "timestamp-nanos"}, [-(2**63) + 2, 2**63 - 2, 2**53 + 1, 2**53, 0]),
+        ({"type": "long", "logicalType": "local-timestamp-micros"}, [_DAY_ONE, _AT, dt.datetime.max]),
+        (["null", "string"], [None, "", "null"]),
+    ],
+)
+def test_the_row_of_a_key_is_found_however_the_key_is_spelt(tmp_path: Path, type_: Any, keys: list[Any]) -> None:
+    with having(tmp_path, type_, keys) as replica:
+        for n, key in enumerate(keys):
+            for spelling in spelt(key):
+                row = replica.get("t", {"k": spelling})
+                assert row is not None and row["n"] == n, spelling
+
+
+@pytest.mark.parametrize(
+    ("type_", "key", "other"),
+    [
+        (decimal(38, 0), Decimal(_NINES), Decimal(f"{_NINES - 1}.5")),
+        (decimal(4, 2), Decimal("1.25"), Decimal("NaN")),
+        (decimal(4, 2), Decimal("1.25"), 1.25),
+        (decimal(4, 2), Decimal("1.25"), "1.2500001"),
+        (decimal(4, 2), Decimal("1.25"), "one"),
+        ("string", "05", 5),
+        ("long", 2**53 + 1, float(2**53)),
+        ("long", 2**62 + 1, Decimal(f"{2**62}.{'0' * 30}")),
+    ],
+)
+def test_a_number_that_no_producer_takes_for_a_key_finds_none(tmp_path: Path, type_: Any, key: Any, other: Any) -> None:
+    with having(tmp_path, type_, [key]) as replica, pytest.raises(UsageError):
+        replica.get("t", {"k": other})
+
+
+def test_a_timestamp_of_pandas_finds_the_row_of_its_nanoseconds(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    moments = [pd.Timestamp(1_700_000_000_123_456_000 + n, tz="UTC") for n in range(2)]
+    with having(tmp_path, {"type": "long", "logicalType": "timestamp-nanos"}, moments) as replica:
+        found = [replica.get("t", {"k": moment}) for moment in moments]
+        assert [row and row["n"] for row in found] == [0, 1]

@@ -24,12 +24,12 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import urllib3
 
+from ....consumers.lookup import row_of
 from ....consumers.result import Result
 from ....schemas import errors
 from ....schemas.errors import MerganserError, NoReplica, NotFreshEnough, ServiceError, UsageError
 from ....schemas.kafka import Deadline
 from ....schemas.position import Position
-from ....schemas.types import quote
 from ..marks import APPLIED, POSITION, TYPES
 from ..params import spelled
 from .alive import ANSWER_S, watchful
@@ -99,7 +99,7 @@ class Client:
         self._seen = Position()
         self._shunned: dict[str, float] = {}
         self._applied: dict[str, Position] = {}
-        self._keys: dict[str, tuple[str, ...]] = {}
+        self._keys: dict[str, dict[str, str]] = {}
 
     @property
     def seen(self) -> Position:
@@ -138,11 +138,7 @@ class Client:
         timeout: float = 30.0,
     ) -> dict[str, Any] | None:
         """The row of *key*, or None; as ``Replica.get``."""
-        columns = self._key_of(table, timeout)
-        if not isinstance(key, Mapping) or set(key) != set(columns):
-            raise UsageError(f"the key of {table!r} is a mapping of {', '.join(columns)}; got {key!r}")
-        where = " AND ".join(f"{quote(name)} = ?" for name in columns)
-        sql, params = f"SELECT * FROM {quote(table)} WHERE {where}", [key[name] for name in columns]
+        sql, params = row_of(table, key, self._key_of(table, timeout))
         result = self.query(sql, params, level=level, after=after, max_staleness=max_staleness, timeout=timeout)
         rows = result.rows()
         return dict(zip(result.columns, rows[0], strict=True)) if rows else None
@@ -232,12 +228,14 @@ class Client:
         except (MerganserError, urllib3.exceptions.HTTPError, KeyError, TypeError):
             return Position()
 
-    def _key_of(self, table: str, timeout: float) -> tuple[str, ...]:
+    def _key_of(self, table: str, timeout: float) -> dict[str, str]:
+        """The key columns of *table*, each with its SQL type."""
         with self._lock:
             known = self._keys.get(table)
         if known is None:
             found = self.ask("GET", f"/tables/{quoted(table, safe='')}", timeout=timeout)
-            known = tuple(found["key"])
+            types = {column["name"]: column["type"] for column in found["columns"]}
+            known = {name: types[name] for name in found["key"]}
             if not known:
                 raise UsageError(f"table {table!r} has no key; use query")
             with self._lock:
