@@ -13,7 +13,7 @@ from merganser.consumers.store import STEPS
 from merganser.pipeline.broker import LocalBroker
 
 
-@pytest.mark.timeout(400)  # beside others; a hang ends it after 90 s
+@pytest.mark.timeout(900)  # beside others; a hang ends it after 90 s
 def test_killed_at_every_step_a_replica_loses_and_doubles_nothing(broker: str, tmp_path: Path) -> None:
     deaths = ("start", "work", *["step"] * len(STEPS))
     report = run(broker, tmp_path, Plan(cycles=len(deaths), deaths=deaths, seed=18, rows_per_s=800))

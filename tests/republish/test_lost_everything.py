@@ -24,7 +24,7 @@ from merganser.schemas.headers import decode, origin
 from republish.child import run
 from republish.lost import FILES, ROW, Lost, busy_rows, digests, load, lose
 
-pytestmark = pytest.mark.timeout(600)  # three brokers are started
+pytestmark = pytest.mark.timeout(1200)  # three brokers are started
 
 #: Where a run over all tables is killed, one after the other, each going on from the one before.
 SHORT = (("sent", 2), ("committed", 3), ("carried", 1))
