@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -485,9 +486,9 @@ def self_signed() -> tuple[bytes, bytes]:
     return builder.sign(key, hashes.SHA256()).public_bytes(pem), private
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(guard: Guard, door: FlightDoor) -> None:
-    with pytest.raises(MerganserError, match="cannot listen"):
-        FlightDoor(guard, "999.1.1.1", 1)
+def test_a_port_that_is_taken_is_told_in_one_line(guard: Guard) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(MerganserError, match="cannot listen"):
+        FlightDoor(guard, "127.0.0.1", taken.getsockname()[1])
 
 
 def test_handles_are_bounded_age_out_and_belong_to_their_user() -> None:
