@@ -145,7 +145,7 @@ def test_a_broker_that_is_away(cli: Cli, store: Path, closed_port: str, command:
     words = [word.format(store=store) for word in command]
     begun = time.monotonic()
     cli(*words, "--bootstrap-servers", closed_port, "--timeout", 1).failed(1, "no answer from Kafka", closed_port)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 def test_status_shows_what_the_store_says_when_the_broker_is_away(cli: Cli, store: Path, closed_port: str) -> None:

@@ -223,4 +223,4 @@ def test_a_strong_read_does_not_wait_for_tables_that_are_no_longer_followed(
         producer.flush()
     with mg.Replica(tmp_path / "two.duckdb", log, group="two", tables=[table]) as replica:
         sql = "SELECT count(*) FROM _merganser.tables"
-        assert replica.query(sql, level="strong", timeout=5).rows() == [(2,)]
+        assert replica.query(sql, level="strong").rows() == [(2,)]
