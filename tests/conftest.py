@@ -123,7 +123,7 @@ def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 @pytest.fixture
 def own_broker(spare: LocalBroker) -> LocalBroker:
     """A running broker that the test may kill: the next one starts it again. Name topics uniquely."""
-    spare.start()
+    spare.start(wait_s=120)
     return spare
 
 

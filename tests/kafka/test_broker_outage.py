@@ -53,7 +53,7 @@ def test_after_a_broker_crash_ends_are_asked_by_the_new_leader_epoch(own_broker:
             for pid in own_broker.status().pids:
                 os.kill(pid, signal.SIGKILL)
             wait_for("a refusal", lambda: bool(asker.refusals))
-            own_broker.start()
+            own_broker.start(wait_s=120)
             before = len(asker.answers)
             wait_for("an answer again", lambda: len(asker.answers) > before)
         finally:

@@ -71,7 +71,7 @@ def test_a_broker_that_dies_around_the_commit(
             assert caught.value.tx == tx.id  # type: ignore[attr-defined]
             assert all(write.position is None for write in writes)
             assert (tx.position is not None) is (told is CommitInDoubt), "in doubt, its place is known"
-            own_broker.start()
+            own_broker.start(wait_s=120)
             with producer.transaction() as tx:
                 tx.put(table.name, row(9))
             whole = ([0, 9], [0, 1, 2, 3, 4, 5, 6, 9])

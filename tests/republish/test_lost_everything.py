@@ -44,7 +44,7 @@ def first(tmp_path: Path) -> Iterator[str]:
     """A new cluster, empty."""
     broker = LocalBroker(tmp_path / "new-home")
     try:
-        yield broker.start().bootstrap_servers
+        yield broker.start(wait_s=120).bootstrap_servers
     finally:
         broker.stop()
 
@@ -140,7 +140,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Another new cluster, for what goes wrong. Each test has tables of its own."""
     broker = LocalBroker(tmp_path_factory.mktemp("second-home"))
     try:
-        yield broker.start().bootstrap_servers
+        yield broker.start(wait_s=120).bootstrap_servers
     finally:
         broker.stop()
 
