@@ -147,7 +147,7 @@ def test_a_signal_ends_it_cleanly_and_what_was_read_is_archived(
         cli("put", orders, stdin=ROWS)
         wait_for("it lags", lambda: said[-1]["lag"] >= 2)  # imports of other tests are archived too
         looks = len(said)
-        wait_for("it has read them", lambda: len(said) > looks + 5)
+        wait_for("it has read them", lambda: len(said) > looks + 20)
         process.send_signal(number)
         assert process.wait(120) == 0
         assert process.stderr is not None and "Traceback" not in process.stderr.read()
