@@ -26,7 +26,7 @@ test: setup ## the tests, in minutes
 	$(BIN)/pytest
 
 test-long: setup ## the tests with their long forms
-	$(BIN)/pytest -m "slow or not slow" --hypothesis-profile default
+	$(BIN)/pytest -m "slow or not slow" --hypothesis-profile varied
 
 lint: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

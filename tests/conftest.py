@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from merganser.pipeline.broker import LocalBroker
@@ -26,7 +26,10 @@ CACHE = CHECKOUT / ".merganser"
 
 _SHARED_HOME = "MERGANSER_TEST_HOME"
 
-settings.register_profile("steady", derandomize=True)
+#: How long an example takes says how busy the machine is, and nothing of us.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", UNHURRIED, derandomize=True)
+settings.register_profile("varied", UNHURRIED)
 
 #: What takes longest, first: one of those that wait for Kafka, three that do without it (its first start takes the
 #: time of a download), the others that wait.
@@ -120,7 +123,7 @@ def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 @pytest.fixture
 def own_broker(spare: LocalBroker) -> LocalBroker:
     """A running broker that the test may kill: the next one starts it again. Name topics uniquely."""
-    spare.start()
+    spare.start(wait_s=120)
     return spare
 
 

@@ -68,7 +68,7 @@ def copy(
     """Archive all that *log* has now."""
     ends = log.ends(PLACES)
     with Archiver(log, archive, ["t"], limits=limits, until=ends, on_step=on_step) as archiver:
-        archiver.wait(ends, 30)
+        archiver.wait(ends, 120)
 
 
 def archived(folder: Path, rows: int = 60, limits: SegmentLimits = SMALL) -> tuple[FakeLog, Archive]:
@@ -126,7 +126,7 @@ class Gate:
             self._left -= 1
             if self._left == 0:
                 self.reached.set()
-                assert self.open.wait(30)
+                assert self.open.wait(120)
 
 
 def sound(archive: Archive, log: FakeLog) -> None:

@@ -176,7 +176,7 @@ def test_a_time_is_the_first_record_of_then_or_later_by_the_logs_own_timestamps(
     from merganser.pipeline.archive.archiver import Archiver
 
     with Archiver(log, archive, ["t"], limits=SegmentLimits(records=5), until=ends) as archiver:
-        archiver.wait(ends, 30)
+        archiver.wait(ends, 120)
     expected = next((n for n, ms in enumerate(times) if ms >= wanted), len(times))
     assert archive.log().at_time(PLACES[:1], wanted) == {PLACES[0]: expected}
 

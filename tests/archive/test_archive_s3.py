@@ -56,7 +56,7 @@ def test_two_archivers_make_one_chain_and_it_reads_back_equal(s3_url: str) -> No
         for n in (6, 7)
     ]
     for archiver in both:
-        archiver.wait(ends, 60)
+        archiver.wait(ends, 120)
         archiver.stop()
     archive = Archive(s3_url)
     report = check(archive)
@@ -90,7 +90,7 @@ def test_while_the_server_is_away_the_archiver_waits(
     try:
         log = history(20)
         with Archiver(log, Archive(s3_url), ["t"], limits=SMALL) as archiver:
-            archiver.wait(log.ends(PLACES), 30)
+            archiver.wait(log.ends(PLACES), 120)
             own.stop()
             extend(log, 20, random.Random(2))
             wait_for("it says what it waits for", lambda: "s3://" in (archiver.waiting_for or ""), timeout_s=90)

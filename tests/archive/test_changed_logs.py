@@ -27,7 +27,7 @@ def test_a_topic_made_anew_begins_a_chain_of_its_own(tmp_path: Path) -> None:
     log, archive = history(30), Archive(tmp_path)
     old = records(log)
     with Archiver(log, archive, ["t"], limits=SMALL) as archiver:
-        archiver.wait(log.ends(PLACES), 30)
+        archiver.wait(log.ends(PLACES), 120)
         log.recreate("t")
         extend(log, 40, random.Random(3))
         archiver._done_at["look"] = 0.0  # now, rather than in some seconds
@@ -44,7 +44,7 @@ def test_nothing_of_a_topic_made_anew_comes_into_the_chain_of_the_old_one(tmp_pa
     gate = Gate("begun")
     with Archiver(log, archive, ["t"], limits=SMALL, on_step=gate) as archiver:
         log.put("t", 0, None, b"old")
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         log.recreate("t")
         log.put("t", 0, None, b"new")
         gate.open.set()
@@ -76,7 +76,7 @@ def test_a_gap_that_is_accepted_is_written_down_and_never_jumped(tmp_path: Path)
     end = archive.log().ends(PLACES)[PLACES[0]]
     log.trim("t", 0, end + 5)
     with Archiver(log, archive, ["t"], limits=SMALL, until=log.ends(PLACES), accept_gap=True) as archiver:
-        archiver.wait(log.ends(PLACES), 30)
+        archiver.wait(log.ends(PLACES), 120)
     report = check(archive)
     assert not report.findings and [note.kind for note in report.notes] == ["lost"]
     reader = archive.log().reader("g")
@@ -107,7 +107,7 @@ def test_away_too_long_from_a_compacted_topic_deletes_are_not_missed_in_silence(
     assert "--accept-gap" in caught_.value.hint
     ends = log.ends(PLACES)
     with Archiver(log, archive, ["t"], limits=SMALL, until=ends, accept_gap=True) as archiver:
-        archiver.wait(ends, 30)
+        archiver.wait(ends, 120)
     report = check(archive)
     assert not report.findings and [note.kind for note in report.notes] == ["lost"]
     assert archive.under(log).starts(PLACES)[PLACES[0]] == 0  # the log has all of it
@@ -122,7 +122,7 @@ def test_trimmed_under_a_running_archiver_the_table_stops_by_name(tmp_path: Path
     log, archive = history(20), Archive(tmp_path)
     gate = Gate("begun")
     with Archiver(log, archive, ["t"], limits=SMALL, on_step=gate) as archiver:
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         extend(log, 500, random.Random(2))
         for tp in PLACES:
             log.trim(*tp, log.ends(PLACES)[tp] - 1)
@@ -179,12 +179,12 @@ def test_a_deleted_topic_stops_and_the_others_go_on(tmp_path: Path) -> None:
     log, archive = history(20), Archive(tmp_path)
     log.add(table("u", "id-u"))
     with Archiver(log, archive, ["t", "u"], limits=SMALL) as archiver:
-        archiver.wait(log.ends(PLACES), 30)
+        archiver.wait(log.ends(PLACES), 120)
         del log.tables["u"]
         archiver._done_at["look"] = 0.0
         wait_for("u has stopped", lambda: "u" in archiver.stopped)
         extend(log, 20, random.Random(2))
-        archiver.wait(log.ends(PLACES), 30)
+        archiver.wait(log.ends(PLACES), 120)
     sound(archive, log)
     assert files(archive, ("table.json",)) == ["tables/t/i-d_9/table.json", "tables/u/id-u/table.json"]
 

@@ -10,7 +10,7 @@ from merganser.pipeline.broker import LocalBroker
 
 
 def start(home: str) -> None:
-    status = LocalBroker(Path(home)).start()
+    status = LocalBroker(Path(home)).start(wait_s=120)
     print(json.dumps({"pids": status.pids, "bootstrap_servers": status.bootstrap_servers}))
 
 

@@ -145,7 +145,7 @@ def test_a_broker_that_is_away(cli: Cli, store: Path, closed_port: str, command:
     words = [word.format(store=store) for word in command]
     begun = time.monotonic()
     cli(*words, "--bootstrap-servers", closed_port, "--timeout", 1).failed(1, "no answer from Kafka", closed_port)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 def test_status_shows_what_the_store_says_when_the_broker_is_away(cli: Cli, store: Path, closed_port: str) -> None:
@@ -270,7 +270,7 @@ def test_a_reader_that_goes_away_is_no_failure_with_a_traceback(store: Path) -> 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     line = [*MERGANSER, "--debug", "query", "select 1", "--store", str(tmp_path / "none.duckdb")]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert "Traceback" in done.stderr and done.returncode == 1
 
 

@@ -38,7 +38,7 @@ class Running:
 
     def end(self, number: int) -> tuple[int, str]:
         self.process.send_signal(number)
-        return self.process.wait(30), self.process.stderr.read() if self.process.stderr else ""
+        return self.process.wait(120), self.process.stderr.read() if self.process.stderr else ""
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_replica_without_a_terminal_says_when_it_has_caught_up(cli: Cli, order
         assert process.stdout is not None
         assert "lag 0" in next(text for text in process.stdout if "lag 0" in text)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
 
 
 # -- status and audit --------------------------------------------------------------------------

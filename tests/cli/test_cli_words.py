@@ -94,7 +94,7 @@ def test_help_loads_no_client_and_no_engine(words: list[str]) -> None:
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -104,7 +104,7 @@ def test_version(cli: Cli) -> None:
 
 def test_completion_is_there_for_the_usual_shells() -> None:
     asked = {"_MERGANSER_COMPLETE": "complete_bash", "COMP_WORDS": "merganser bro", "COMP_CWORD": "1"}
-    done = subprocess.run(MERGANSER, env={**os.environ, **asked}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(MERGANSER, env={**os.environ, **asked}, capture_output=True, text=True, timeout=300)
     assert "broker" in done.stdout
 
 

@@ -13,7 +13,6 @@ from merganser.consumers.store import STEPS
 from merganser.pipeline.broker import LocalBroker
 
 
-@pytest.mark.timeout(400)  # beside others; a hang ends it after 90 s
 def test_killed_at_every_step_a_replica_loses_and_doubles_nothing(broker: str, tmp_path: Path) -> None:
     deaths = ("start", "work", *["step"] * len(STEPS))
     report = run(broker, tmp_path, Plan(cycles=len(deaths), deaths=deaths, seed=18, rows_per_s=800))
@@ -34,11 +33,11 @@ def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
     def kill_broker() -> None:
         for pid in own.status().pids:
             os.kill(pid, signal.SIGKILL)
-        own.start()
+        own.start(wait_s=120)
 
     try:
         plan = Plan(cycles=9, seed=9, broker_every=8)
-        report = run(own.start().bootstrap_servers, tmp_path, plan, kill_broker)
+        report = run(own.start(wait_s=120).bootstrap_servers, tmp_path, plan, kill_broker)
     finally:
         own.stop()
     assert report.findings.none, report.text()

@@ -44,6 +44,6 @@ def test_the_shell_block_runs_as_it_stands(broker: str, tmp_path: Path) -> None:
     block = re.findall(r"## From the shell\n\n```sh\n(.*?)```", README, re.DOTALL)[0]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "MERGANSER_BOOTSTRAP_SERVERS": broker, "MERGANSER_HOME": str(tmp_path), "PATH": path}
-    done = subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "duck" in done.stdout and "1 row" in done.stdout + done.stderr

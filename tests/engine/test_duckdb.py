@@ -123,10 +123,21 @@ def test_a_result_streams_with_its_types_and_is_interrupted(con: duckdb.DuckDBPy
     result = con.cursor()._submit("SELECT a, b FROM t WHERE a > ? ORDER BY a", [0], "stream", 1000)
     assert [str(column[1]) for column in result.description] == ["INTEGER", "VARCHAR"]
     assert result.arrow_reader().read_all().to_pylist() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
-    cursor = con.cursor()
-    threading.Timer(0.3, cursor.interrupt).start()
-    with pytest.raises((duckdb.InterruptException, OSError), match="INTERRUPT"):
-        cursor._submit("SELECT count(*) FROM range(1000000000000000)", None, "stream", 1000).arrow_reader().read_all()
+    cursor, ended = con.cursor(), threading.Event()
+
+    def interrupt() -> None:
+        while not ended.wait(0.1):  # one that comes before it begins is lost
+            cursor.interrupt()
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    try:
+        with pytest.raises((duckdb.InterruptException, OSError), match="INTERRUPT"):
+            endless = cursor._submit("SELECT count(*) FROM range(1000000000000000)", None, "stream", 1000)
+            endless.arrow_reader().read_all()
+    finally:
+        ended.set()
+        interrupting.join()
 
 
 def test_a_statement_tells_the_types_of_its_parameters(con: duckdb.DuckDBPyConnection) -> None:

@@ -34,7 +34,7 @@ def without_conditions(seed: int = 5) -> People:
 def copy(people: People, objects: MemoryObjects) -> None:
     """Archive all that there is."""
     with running(people, objects) as archiver:
-        archiver.wait(ends(people), 30)
+        archiver.wait(ends(people), 120)
 
 
 @contextmanager
@@ -122,11 +122,11 @@ def test_an_archiver_that_wakes_later_leaves_nothing_of_it(
     people, objects = without_conditions(), MemoryObjects()
     gate = Gate(frozen_at, 2)
     with running(people, objects, gate, SegmentLimits(records=5, age_s=60)) as zombie:
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         copy(people, objects)
         forget_ada(Archive(objects))
         gate.open.set()
-        zombie.wait(ends(people), 30)
+        zombie.wait(ends(people), 120)
     with caught(naive):
         sound(people, objects)
 
@@ -173,13 +173,13 @@ def test_an_archiver_publishes_in_the_middle(step: str) -> None:
 def test_one_that_runs_goes_on_and_takes_her_up_if_she_comes_back() -> None:
     people, objects = without_conditions(), MemoryObjects()
     with running(people, objects) as archiver:
-        archiver.wait(ends(people), 30)
+        archiver.wait(ends(people), 120)
         forget_ada(Archive(objects))
         sound(people, objects)
         people.write("bob", 1)
         people.write("ada", 2)
         archiver.until(ends(people))
-        archiver.wait(ends(people), 30)
+        archiver.wait(ends(people), 120)
     assert not check(Archive(objects)).findings and len(texts(objects)) == 1
     people.delete("ada")
     copy(people, objects)

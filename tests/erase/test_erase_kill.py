@@ -127,7 +127,7 @@ def test_a_process_that_is_killed_is_followed_by_one_that_goes_on(step: str, tow
         (folder / name).write_bytes(data)
     line = [sys.executable, str(TESTS / "erase" / "child.py"), str(folder), step]
     env = {**os.environ, "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
     claim = folder / EXPIRING
     os.utime(claim, (claim.stat().st_mtime - STALE_S - 1,) * 2)

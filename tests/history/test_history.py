@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from history.journal import LEFT, RIGHT
 from history.run import Report, new_plan, run
-
-pytestmark = pytest.mark.timeout(400)  # beside others; each wait in it has an end of its own
 
 
 def proven(report: Report, ways: Sequence[str] = ("inside",)) -> None:

@@ -20,6 +20,7 @@ from merganser.consumers.decode import TableDecoder
 from merganser.schemas import errors
 from merganser.schemas.table import SchemaVersion
 from support.naive import both_ways, caught
+from support.waiting import wait_for
 
 WIDER = {**ROW, "fields": [*ROW["fields"], {"name": "more", "type": "int", "default": 0}]}
 
@@ -54,6 +55,11 @@ def test_a_replica_waits_for_a_registry_that_is_away(
         stub.away = True
         log.alter_table(name, WIDER)
         fill(log, name, [3])
+        end = log.ends([mg.TopicPartition(name, 0)])
+        wait_for(
+            "it to wait for the registry, or not",
+            lambda: replica._progress.held_up_by is not None or replica.read_position.reaches(end),
+        )
         with caught(naive):
             with pytest.raises(errors.NotFreshEnough, match=r"1 offsets behind.*waiting for no answer from the schema"):
                 ids(replica, name, timeout=1)

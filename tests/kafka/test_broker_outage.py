@@ -53,7 +53,7 @@ def test_after_a_broker_crash_ends_are_asked_by_the_new_leader_epoch(own_broker:
             for pid in own_broker.status().pids:
                 os.kill(pid, signal.SIGKILL)
             wait_for("a refusal", lambda: bool(asker.refusals))
-            own_broker.start()
+            own_broker.start(wait_s=120)
             before = len(asker.answers)
             wait_for("an answer again", lambda: len(asker.answers) > before)
         finally:
@@ -76,7 +76,7 @@ def test_a_strong_read_waits_for_a_silent_broker_no_longer_than_its_own_timeout(
                     refused.append(str(error))
 
             threading.Thread(target=ask, daemon=True).start()
-            wait_for("the query to give up", lambda: bool(refused), timeout_s=6)  # the socket would, after 10 s
+            wait_for("the query to give up", lambda: bool(refused), timeout_s=9)  # the socket would, after 10 s
             assert not replica.query("SELECT * FROM mute_ducks")  # what is here can be read all the same
 
 

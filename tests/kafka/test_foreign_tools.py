@@ -51,7 +51,7 @@ def kcat(*args: str, needs: str = "") -> list[str]:
         pytest.skip("kcat is not installed (apt-get install kcat)")
     if needs not in subprocess.run(["kcat", "-V"], capture_output=True, text=True, timeout=10).stdout:
         pytest.skip(f"this kcat is built without {needs}, as Debian's is")
-    done = subprocess.run(["kcat", "-q", *args], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["kcat", "-q", *args], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -248,7 +248,7 @@ def test_added_partitions_stop_the_table(
     with mg.Replica(store, log, name, [name]) as replica, caught(naive):
         for future in admin.create_partitions([NewPartitions(name, 3)]).values():
             future.result(20)
-        wait_for("the replica stops", lambda: replica.error is not None, timeout_s=8)
+        wait_for("the replica stops", lambda: replica.error is not None, 12 if naive else 120)
         assert isinstance(replica.error, errors.PartitionsChanged)
     with caught(naive), pytest.raises(errors.PartitionsChanged):
         mg.Replica(store, log, name, [name]).close()

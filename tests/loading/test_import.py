@@ -72,7 +72,7 @@ def test_a_kill_at_each_step_loses_and_doubles_nothing(log: mg.Log, name: str, t
         path = path.with_name(path.name + suffix)
     for step, nth in [("fenced", 1), ("begun", 1), ("sent", 2), ("noted", 2), ("committed", 2)]:
         killed = child(log, name, path, step, nth)
-        assert killed.communicate(timeout=60)[0] == "there\n" and killed.returncode == -9
+        assert killed.communicate(timeout=300)[0] == "there\n" and killed.returncode == -9
     done = load(log, name, path)
     # sent and noted are of a second chunk: the one before it was committed, and so were two before the last kill
     assert (done.state, done.written, done.entry.chunks) == ("continued", 600, 10)
@@ -85,7 +85,7 @@ def test_a_sorted_file_with_bad_lines_goes_on_where_it_was(log: mg.Log, name: st
     path = tmp_path / "a.csv"
     path.write_text("id,name\n" + "".join(f"{i},x\nbad\n" for i in reversed(range(500))))
     killed = child(log, name, path, "noted", 3, sort="id", max_bad=500)
-    assert killed.communicate(timeout=60)[0] == "there\n"
+    assert killed.communicate(timeout=300)[0] == "there\n"
     done = load(log, name, path, ImportOptions(bulk=SMALL, sort="id", max_bad=500))
     assert (done.state, done.written, done.entry.bad) == ("continued", 300, 500)
     rejected = [json.loads(line) for line in (tmp_path / "a.csv.rejects.jsonl").read_text().splitlines()]
@@ -101,7 +101,7 @@ def test_two_imports_of_one_file_add_it_once(log: mg.Log, name: str, tmp_path: P
     assert first.stdout is not None and first.stdout.readline() == "there\n"
     second = load(log, name, path)
     assert (second.state, second.written) == ("continued", 400)
-    out, _ = first.communicate("go on\n", timeout=60)
+    out, _ = first.communicate("go on\n", timeout=300)
     assert out.startswith("ImportStopped: ") and "another import of the same file has taken over" in out
     assert ids_in(log, name, tmp_path) == list(range(500))
 

@@ -222,7 +222,7 @@ def test_a_kill_at_each_step_leaves_no_manifest_without_its_file(tmp_path: Path)
     here = Path(__file__).parent
     for step, there in (("written", []), ("placed", ["t.csv"]), ("published", ["t.csv", "t.csv" + MANIFEST])):
         command = [sys.executable, "-c", KILLED, str(here.parent), str(here), str(to), step]
-        assert subprocess.run(command, timeout=60).returncode == -9
+        assert subprocess.run(command, timeout=300).returncode == -9
         assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".part")) == there
     done = export_table(MemoryStore(DECLARED, ROWS), "t", str(to), "csv", force=True)
     assert (tmp_path / ("t.csv" + MANIFEST)).read_bytes() == done.manifest()

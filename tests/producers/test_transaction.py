@@ -407,7 +407,7 @@ with producer.transaction() as tx:
 
 def test_a_process_that_is_killed_with_everything_sent_leaves_nothing(log: Log, orders: Table) -> None:
     name = f"shop-{uuid.uuid4().hex[:8]}"
-    done = subprocess.run([sys.executable, "-c", KILLED, log.bootstrap_servers, orders.name, name], timeout=60)
+    done = subprocess.run([sys.executable, "-c", KILLED, log.bootstrap_servers, orders.name, name], timeout=300)
     assert done.returncode == -9
     with log.producer(id=name) as producer:  # aborts what the killed one left open, instead of ten seconds later
         with producer.transaction() as tx:

@@ -67,11 +67,11 @@ def test_a_broker_that_dies_around_the_commit(
             begun = time.monotonic()
             with pytest.raises(told) as caught, producer.transaction() as tx:
                 writes = [tx.put(table.name, row(n)) for n in range(1, 7)]
-            assert time.monotonic() - begun < 15, "bounded, though no broker answers"
+            assert time.monotonic() - begun < 60, "bounded, though no broker answers"
             assert caught.value.tx == tx.id  # type: ignore[attr-defined]
             assert all(write.position is None for write in writes)
             assert (tx.position is not None) is (told is CommitInDoubt), "in doubt, its place is known"
-            own_broker.start()
+            own_broker.start(wait_s=120)
             with producer.transaction() as tx:
                 tx.put(table.name, row(9))
             whole = ([0, 9], [0, 1, 2, 3, 4, 5, 6, 9])
@@ -97,7 +97,7 @@ told = []
 TransactionalClient._end = held
 
 log = mg.connect(sys.argv[1])
-producer = log.producer(mg.ProducerOptions(transaction_timeout_s=1))
+producer = log.producer(mg.ProducerOptions(transaction_timeout_s=3))
 try:
     with producer.transaction() as tx:
         for n in range(10):
@@ -135,12 +135,12 @@ def test_a_producer_that_was_stopped_longer_than_its_timeout_never_claims_a_comm
         child.send_signal(signal.SIGSTOP)
         end = TopicPartition(table.name, 0)
         # The coordinator looks every ten seconds, and ends the transaction with a marker of its own.
-        wait_for("the coordinator to give it up", lambda: log.ends([end])[end] == 11, timeout_s=40)
+        wait_for("the coordinator to give it up", lambda: log.ends([end])[end] == 11, timeout_s=90)
         child.stdin.write("\n")
         child.stdin.flush()
         child.send_signal(signal.SIGCONT)
         told, position = child.stdout.read().splitlines()
-        assert child.wait(30) == 0
+        assert child.wait(120) == 0
     assert told in ("RolledBack", "CommitInDoubt")
     assert position == f"{table.name}/0:12", "the next transaction of the same producer holds"
     assert ids(log, table) == [100]
@@ -156,12 +156,12 @@ def test_a_transaction_given_up_while_it_is_sent_is_rolled_back(
     def slow(client: Any, record: Any, *more: Any) -> None:
         original(client, record, *more)
         if record is first[0]:
-            client.flush(10)
-            wait_for("the coordinator to give it up", lambda: log.ends([end])[end] == 2, timeout_s=40)
+            client.flush(30)
+            wait_for("the coordinator to give it up", lambda: log.ends([end])[end] == 2, timeout_s=90)
 
     first: list[Any] = []
     monkeypatch.setattr(commit, "_produce", slow)
-    with log.producer(ProducerOptions(transaction_timeout_s=1)) as producer:
+    with log.producer(ProducerOptions(transaction_timeout_s=3)) as producer:
         with pytest.raises(RolledBack), producer.transaction() as tx:
             tx.put(table.name, row(1))
             first.append(tx._records[0])

@@ -77,7 +77,7 @@ class Reader(threading.Thread):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_no_strong_read_is_stale_while_brokers_die_and_freeze(three: LocalBroker, tmp_path: Path) -> None:
     servers, pids = three.status().bootstrap_servers, three.status().pids
     with mg.connect(servers) as log:

@@ -10,6 +10,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
+from merganser.schemas import registry_log
 from merganser.schemas.kafka import Connection, Deadline
 from merganser.schemas.registry_log import LogRegistry
 from merganser.schemas.registry_records import schema_record
@@ -63,7 +64,9 @@ def register_many(spec: Spec, prefix: str, writer: int, count: int, start: Barri
 
 
 def die_before_commit(spec: Spec, subject: str, written: Any) -> None:
-    """Write the record of a version, tell the parent, and never commit."""
+    """Write the record of a version, tell the parent, and never commit. Who waits for the end of that transaction, in
+    the place of fencing it, waits for longer than anybody has patience."""
+    registry_log.Producer = lambda config: Producer({**config, "transaction.timeout.ms": 600_000})  # type: ignore[assignment,misc]
 
     class Dying(LogRegistry):
         def _fencing_producer(self, deadline: Deadline) -> Any:

@@ -45,7 +45,7 @@ def run(archive: Path, store: Path, **more: object) -> int:
     plan = json.dumps({"table": "a", "archive": str(archive), "store": str(store), **more})
     line = [sys.executable, str(TESTS / "replay" / "child.py"), plan]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
 

@@ -67,7 +67,7 @@ def lose(folder: Path, rows: int) -> Lost:
     """Write, archive, and wipe."""
     broker = LocalBroker(folder / "old-home")
     try:
-        servers = broker.start().bootstrap_servers
+        servers = broker.start(wait_s=120).bootstrap_servers
         lost = _written(folder, servers, rows)
     finally:
         broker.stop()

@@ -115,7 +115,7 @@ def test_the_archive_carries_the_ledger_whichever_tables_it_is_of(tmp_path: Path
     ends = log.ends([*PLACES, TopicPartition(LEDGER, 0)])
     archive = Archive(tmp_path)
     with Archiver(log, archive, ["t"], until=ends) as archiver:
-        archiver.wait(ends, 30)
+        archiver.wait(ends, 120)
     assert archive.topics() == ["t"] and [table.name for table in archive.log().tables()] == ["t"]
     assert archived_entries(archive.log()) == [FIRST, SECOND, DONE]
     assert not check(archive).findings

@@ -24,7 +24,7 @@ from merganser.schemas.headers import decode, origin
 from republish.child import run
 from republish.lost import FILES, ROW, Lost, busy_rows, digests, load, lose
 
-pytestmark = pytest.mark.timeout(600)  # three brokers are started
+pytestmark = pytest.mark.timeout(1200)  # three brokers are started
 
 #: Where a run over all tables is killed, one after the other, each going on from the one before.
 SHORT = (("sent", 2), ("committed", 3), ("carried", 1))
@@ -44,7 +44,7 @@ def first(tmp_path: Path) -> Iterator[str]:
     """A new cluster, empty."""
     broker = LocalBroker(tmp_path / "new-home")
     try:
-        yield broker.start().bootstrap_servers
+        yield broker.start(wait_s=120).bootstrap_servers
     finally:
         broker.stop()
 
@@ -140,7 +140,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Another new cluster, for what goes wrong. Each test has tables of its own."""
     broker = LocalBroker(tmp_path_factory.mktemp("second-home"))
     try:
-        yield broker.start().bootstrap_servers
+        yield broker.start(wait_s=120).bootstrap_servers
     finally:
         broker.stop()
 

@@ -79,7 +79,7 @@ class Town:
         limits = SegmentLimits(records=25, age_s=60)
         cut = BoundedLog(self.world.log, position)  # it archives all that it sees
         with Archiver(cut, self.archive, tables, limits=limits, until=position) as archiver:
-            archiver.wait(position, 30)
+            archiver.wait(position, 120)
 
     def back_up(self, type_: Type = "full") -> Backup:
         with StoreFile(self.store) as source:

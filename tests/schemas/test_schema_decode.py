@@ -293,7 +293,7 @@ def test_ten_thousand_bad_values_take_seconds_at_most(harm: str) -> None:
     decoder = Decoder(version(schema), "t")
     start = time.monotonic()
     decoded = decoder.decode([bad[harm]] * 10_000)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     assert len(decoded.bad) == 10_000
 
 

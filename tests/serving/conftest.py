@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from merganser.pipeline.serving.guard.guard import Guard
-from serving.hostile import LIMITS
+from serving.hostile import LIMITS, PATIENT
 from serving.world import World, world
 
 
@@ -20,6 +20,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def guard(served: World) -> Iterator[Guard]:
     """Within small limits."""
+    opened = Guard(served.replica, PATIENT)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def hasty(served: World) -> Iterator[Guard]:
+    """For what is to be refused: what has no end is stopped soon."""
     opened = Guard(served.replica, LIMITS)
     yield opened
     opened.close()

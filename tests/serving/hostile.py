@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +15,9 @@ from serving.world import MARKER, World
 
 #: Small, so that what is endless ends soon.
 LIMITS = ServingLimits(query_s=0.5, growth=400 * 2**20, answer_bytes=8 * 2**20, answer_rows=300_000)
+
+#: The same for what has to be answered, however busy the machine is.
+PATIENT = replace(LIMITS, query_s=60)
 
 GROUPS = {name: list(found) for name, found in groupby([*REFUSED, *BOUNDED, *UNGRANTED], lambda e: e.group)}
 

@@ -31,8 +31,8 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.parametrize("group", _of(REFUSED))
-def test_hostile_sql_is_refused(group: str, served: World, guard: Guard) -> None:
-    assault(served, through(guard), GROUPS[group], refused=True)
+def test_hostile_sql_is_refused(group: str, served: World, hasty: Guard) -> None:
+    assault(served, through(hasty), GROUPS[group], refused=True)
 
 
 @pytest.mark.parametrize("group", _of(BOUNDED))
@@ -42,5 +42,5 @@ def test_what_only_looks_hostile_changes_nothing(group: str, served: World, guar
 
 
 @pytest.mark.parametrize("group", _of(UNGRANTED))
-def test_a_table_without_a_grant_is_not_read_in_any_way(group: str, served: World, guard: Guard) -> None:
-    assault(served, through(guard, frozenset({ORDERS})), GROUPS[group], refused=True)
+def test_a_table_without_a_grant_is_not_read_in_any_way(group: str, served: World, hasty: Guard) -> None:
+    assault(served, through(hasty, frozenset({ORDERS})), GROUPS[group], refused=True)

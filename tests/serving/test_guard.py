@@ -187,25 +187,27 @@ def test_a_client_that_goes_stops_its_query(guard: Guard) -> None:
     wait_for("the query has left", lambda: guard.counts().running == 0)
 
 
-@limits("guard", [{"running": 1, "queued": 1, "queue_s": 1.0, "query_s": 60}], indirect=True)
-def test_more_queries_than_places_wait_and_then_are_turned_away(guard: Guard) -> None:
-    running = guard.ask(Ask(STANDING))
-    with pytest.raises(TooBusy, match="waited 1 s"):
-        guard.ask(Ask("SELECT 1"))
-
-    def wait() -> None:
-        with pytest.raises(TooBusy):
+@limits("guard", [{"running": 1, "queue_s": 0.2, "query_s": 300}], indirect=True)
+def test_who_waits_for_a_place_in_vain_is_told_for_how_long(guard: Guard) -> None:
+    with guard.ask(Ask(STANDING)):
+        with pytest.raises(TooBusy, match=r"waited 0\.2 s"):
             guard.ask(Ask("SELECT 1"))
+    wait_for("the place is free", lambda: guard.counts().running == 0)
+    assert guard.ask(Ask("SELECT 1 AS a")).table().to_pylist() == [{"a": 1}]
 
-    waiter = threading.Thread(target=wait)
+
+@limits("guard", [{"running": 1, "queued": 1, "queue_s": 300, "query_s": 300}], indirect=True)
+def test_more_queries_than_places_wait_and_more_than_may_wait_are_turned_away(guard: Guard) -> None:
+    running, answered = guard.ask(Ask(STANDING, timeout=300)), list[object]()
+    waiter = threading.Thread(target=lambda: answered.append(guard.ask(Ask("SELECT 1", timeout=300)).table()))
     waiter.start()
     wait_for("one waits", lambda: guard.counts().waiting == 1)
     with pytest.raises(TooBusy, match="1 wait"):
         guard.ask(Ask("SELECT 1"))
-    waiter.join()
+    assert not answered
     running.close()
-    wait_for("the place is free", lambda: guard.counts().running == 0)
-    assert guard.ask(Ask("SELECT 1 AS a")).table().to_pylist() == [{"a": 1}]
+    waiter.join()
+    assert len(answered) == 1
 
 
 @limits("guard", [{"answers": 2}], indirect=True)

@@ -324,14 +324,14 @@ def test_who_hangs_up_has_the_query_cancelled(door: Served) -> None:
     with socket.create_connection(("127.0.0.1", door.port)) as connection:
         connection.sendall(request(ENDLESS))
         wait_for("the query to run", lambda: running() == 1)
-    wait_for("the query to be cancelled", lambda: running() == 0, timeout_s=5)
+    wait_for("the query to be cancelled", lambda: running() == 0)
 
 
 def test_who_hangs_up_while_reading_leaves_nothing_behind(door: Served) -> None:
     with socket.create_connection(("127.0.0.1", door.port)) as connection:
         connection.sendall(request("select range, repeat('x', 200) from range(2000000)"))
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-    wait_for("the answer to be closed", lambda: _metric(door, "merganser_answers_open") == 0, timeout_s=10)
+    wait_for("the answer to be closed", lambda: _metric(door, "merganser_answers_open") == 0)
 
 
 def test_readers_that_stand_still_hold_nobody_up(door: Served) -> None:
@@ -352,7 +352,7 @@ def _metric(door: Served, name: str) -> float:
 # -- bytes that are no request ---------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_bring_the_door_down(door: Served, data: st.DataObject) -> None:
     good = request("select 1")
@@ -457,12 +457,13 @@ def test_grants_hold_everywhere(guarded: Guarded) -> None:
 
 def test_no_secret_is_in_the_request_log(guarded: Guarded) -> None:
     door, headers, log = guarded
+    before = log.read_text().count('"/query"') if log.exists() else 0
     sql = "select 'litera1-secret', 42424242, $$dollar-secret$$ -- comment-secret"
     body = json.dumps({"sql": sql + "\n, ? as p", "params": ["param-secret"]})
     assert door.ask("POST", "/query", body, content_type="application/json", Authorization=headers["bot"]).status == 200
     door.ask("GET", "/query?sql=select+'url-secret'&format=csv", Authorization=headers["reader"])
     door.query("select 'broken-secret", Authorization=headers["reader"])
-    wait_for("the log to have it", lambda: log.exists() and "/query" in log.read_text())
+    wait_for("the log to have all three", lambda: log.read_text().count('"/query"') >= before + 3)
     text = log.read_text()
     for secret in ("secret", "42424242", "correct horse", "Basic", "Bearer", headers["bot"].partition(" ")[2]):
         assert secret not in text, secret
@@ -476,8 +477,10 @@ def test_guessing_is_slowed_down(guarded: Guarded) -> None:
     import base64
 
     wrong = "Basic " + base64.b64encode(b"guess:wrong password").decode()
-    statuses = [door.query("select 1", Authorization=wrong).status for _ in range(8)]
-    assert statuses[:5] == [401] * 5 and 429 in statuses[5:]
+    statuses: list[int] = []
+    while 429 not in statuses and len(statuses) < 20:  # the wait doubles each time: it gets longer than any request
+        statuses.append(door.query("select 1", Authorization=wrong).status)
+    assert statuses[:5] == [401] * 5 and statuses[-1] == 429
     reply = door.query("select 1", Authorization=wrong)
     assert reply.status in (401, 429)
 

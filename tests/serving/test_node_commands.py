@@ -291,12 +291,12 @@ def test_the_prompt_runs_statements_and_commands(url: str, capsys: pytest.Captur
 def test_the_prompt_asks_as_fresh_as_it_was_opened(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with mg.Client(url) as client:
         shown: list[Any] = []
-        for fresh, *lines in (
-            (Fresh("bounded", max_staleness=60.0), "select 1;"),
-            (Fresh("bounded", max_staleness=60.0), "\\level strong", "select 2;"),
-            (Fresh(after="orders/0:1000000"), "select 3;"),
+        for fresh, timeout_s, *lines in (
+            (Fresh("bounded", max_staleness=60.0), 30, "select 1;"),
+            (Fresh("bounded", max_staleness=60.0), 30, "\\level strong", "select 2;"),
+            (Fresh(after="orders/0:1000000"), 0.5, "select 3;"),
         ):
-            shell = Shell(of_client(client, fresh, 1), lambda result: shown.append(result.rows()))
+            shell = Shell(of_client(client, fresh, timeout_s), lambda result: shown.append(result.rows()))
             for line in lines:
                 shell.do(line)
     assert shown == [[(1,)], [(2,)]] and "not fresh enough" in capsys.readouterr().err

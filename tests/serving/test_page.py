@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 
 import merganser as mg
+from history.ways import ports
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.users.secrets import Cost, Hash
@@ -335,15 +336,14 @@ def test_a_chart_is_read_by_arrow_keys(shown: Shown) -> None:
 
 
 def test_a_node_that_goes_away_is_told_of_and_comes_back(chromium: Browser, tmp_path: Path) -> None:
-    with world(tmp_path, rows=5) as opened, chromium.page() as page:
-        with Doors(ServeConfig(http="127.0.0.1:0"), opened.replica, opened.log) as doors:
-            assert doors.http is not None
-            url = doors.http
-            page.open(url)
+    with world(tmp_path, rows=5) as opened, chromium.page() as page, ports(1) as [port]:
+        config = ServeConfig(http=f"127.0.0.1:{port}")
+        with Doors(config, opened.replica, opened.log) as doors:
+            page.open(str(doors.http))
             page.until("being up to date", "document.getElementById('headline').textContent === 'Up to date'")
         page.until("its absence", "document.getElementById('headline').textContent === 'The node does not answer'")
         assert "Asking again" in page.text("#reasons") and rows_of(page) == 1  # what was seen last stays
-        with Doors(ServeConfig(http=url.removeprefix("http://")), opened.replica, opened.log):
+        with Doors(config, opened.replica, opened.log):
             page.until("its return", "document.getElementById('headline').textContent === 'Up to date'")
             opened.put("hidden", 2)
             page.until("it goes on", "document.querySelector('#tables [data-label=Rows]').textContent === '2'")

@@ -32,10 +32,11 @@ def test_readers_who_have_all_the_memory_are_interrupted_for_a_batch(
     if naive:
         monkeypatch.setattr(Store, "apply", lambda self, batch, confirm=lambda: None: self._write(batch, confirm))
     with world(tmp_path, rows=5) as served:
-        gate, write, tried = served.replica._store._gate, stores.write_rows, threading.Event()
+        store, write, tried = served.replica._store, stores.write_rows, threading.Event()
+        first = store._con
 
         def scarce(*args: Any) -> None:
-            if served.replica._store._gate._inside:
+            if store._gate._inside:
                 tried.set()
                 raise duckdb.OutOfMemoryException("the readers have it all")
             write(*args)
@@ -55,14 +56,16 @@ def test_readers_who_have_all_the_memory_are_interrupted_for_a_batch(
             reader.start()
         with caught(naive):
             for n in range(4):
+                tried.clear()
+                wait_for("a reader is inside", lambda: store._gate._inside > 0)
                 served.put(ORDERS, 100 + n)
-                served.replica.wait(served.end, timeout=20)
-            assert tried.is_set()
+                served.replica.wait(served.end, timeout=60)
+                assert tried.is_set()
+            assert store._con is first
         stopping.set()
         served.replica.close()
         for reader in readers:
             reader.join()
-        assert gate is not None
 
 
 def test_what_readers_have_spilled_is_taken_back_before_the_disk_is_said_to_be_full(

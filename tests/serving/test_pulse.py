@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import merganser as mg
@@ -36,7 +36,6 @@ def everything(table: str) -> bool:
     return True
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_POSITIONS, min_size=2, max_size=5))
 def test_what_was_done_never_goes_back_whatever_partitions_come_and_go(positions: list[Position]) -> None:
     sample = Sample(0)

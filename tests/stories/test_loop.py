@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from merganser.consumers.progress import Progress
 from merganser.consumers.store import Store
 from merganser.schemas.errors import KeyChanged, TopicRecreated
 from merganser.schemas.headers import Marks
-from merganser.schemas.position import TopicPartition
+from merganser.schemas.position import Position, TopicPartition
 from merganser.schemas.table import SchemaVersion, key_subject
 from stories.world import KEY_ID, PARTITIONS, World, framed, replica, version
 from support.naive import both_ways, caught
@@ -97,14 +97,22 @@ def test_a_partition_without_a_leader_keeps_no_other_table_back(
     world.log.tables["keyed"] = replace(world.log.tables["keyed"], compacted=compacted)
     with running(world, tmp_path / "r.duckdb") as (_, progress, _loop):
         wait_for_all(world, progress)
+        asked, ends = threading.Event(), world.log.ends
+
+        def in_vain(partitions: Collection[TopicPartition], timeout_s: float | None = None) -> Position:
+            if away in partitions:
+                asked.set()
+            return ends(partitions, timeout_s)
+
+        monkeypatch.setattr(world.log, "ends", in_vain)
         world.log.leaderless = {away}
         if not compacted:
             value = framed(201, dict(version("plain", 1).schema), {"id": 1, "n": 1})  # type: ignore[arg-type]
             world.log.put("plain", 0, None, value, Marks("t", {away: 1, TopicPartition("plain", 0): 1}))
-        time.sleep(1)
+        wait_for("the loop to ask where it ends", asked.is_set)
         world._put("plain", 1)
         here = TopicPartition("plain", 1)
-        wait_for("a row of another table", lambda: progress.applied.reaches(world.log.ends([here])), timeout_s=5)
+        wait_for("a row of another table", lambda: progress.applied.reaches(world.log.ends([here])), timeout_s=30)
         world.log.leaderless = set()
 
 

@@ -35,7 +35,7 @@ for number, end in zip((3, 4), ends):
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 
-_ANSWER_S = 30
+_ANSWER_S = 60
 
 _MODIFIERS = {"Alt": 1, "Control": 2, "Shift": 8}
 _CODES = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, " ": 32}
@@ -72,7 +72,7 @@ class Page:
         assert "exceptionDetails" not in got, got["exceptionDetails"]
         return got["result"].get("value")
 
-    def until(self, what: str, script: str, timeout_s: float = 20) -> Any:
+    def until(self, what: str, script: str, timeout_s: float = 60) -> Any:
         """The first true value that *script* gives."""
         found: list[Any] = []
         wait_for(what, lambda: bool(found.append(self.run(script)) or found[-1]), timeout_s)

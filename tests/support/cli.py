@@ -54,4 +54,4 @@ Cli = Callable[..., Done]
 
 def shell(*args: object) -> bytes:
     """Stdout of a command in a process of its own; it has to end well."""
-    return subprocess.run([*MERGANSER, *map(str, args)], capture_output=True, check=True, timeout=60).stdout
+    return subprocess.run([*MERGANSER, *map(str, args)], capture_output=True, check=True, timeout=300).stdout

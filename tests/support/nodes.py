@@ -35,7 +35,7 @@ class Node:
         self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.said: list[dict[str, Any]] = []
         threading.Thread(target=self._listen, daemon=True).start()
-        wait_for("the node to say where it is", lambda: bool(self.said) or self.process.poll() is not None)
+        wait_for("the node to say where it is", lambda: bool(self.said) or self.process.poll() is not None, 120)
         assert self.said, self.process.stderr and self.process.stderr.read()
         self.url: str = self.said[0]["http"]["url"]
 
@@ -61,7 +61,7 @@ def node(folder: Path, broker: str, tables: Sequence[str], group: str, more: str
         started.process.send_signal(signal.SIGCONT)
         started.process.send_signal(signal.SIGTERM)
         try:
-            assert started.process.wait(30) == 0
+            assert started.process.wait(60) == 0
             assert started.process.stderr is not None and "Traceback" not in started.process.stderr.read()
         finally:
             started.process.kill()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = 30, every_s: float = 0.05) -> None:
+def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = 120, every_s: float = 0.05) -> None:
     """Return when the condition holds; fail with its name when it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
