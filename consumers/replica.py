@@ -162,10 +162,12 @@ class Replica:
     ) -> dict[str, Any] | None:
         """The row of *key* with ``_partition``, ``_offset`` and ``_timestamp``; None if there is none.
 
-        Arguments and errors as in :meth:`query`.
+        Arguments and errors as in :meth:`query`; TableStopped of a table that had stopped when this replica began.
         """
         known = self._follow.known.get(table)
         if known is None:
+            if table in self._progress.stopped:  # at the start already, so that nothing is known of its key
+                raise self._progress.stopped[table]
             raise UnknownTable(table, hint="this replica follows " + ", ".join(sorted(self._follow.tables)))
         if not known.keyed:
             raise UsageError(f"table {table!r} has no key; use query")
@@ -253,8 +255,11 @@ class Replica:
         if known is not None:
             return known
         try:
-            # An id alone says nothing of where: what was acknowledged by now decides.
-            target = self._token(asked.position) or self._sample(list(self._progress.read), deadline)
+            target = self._token(asked.position)
+            if not target:  # an id alone says nothing of where: what was acknowledged by now decides, in all tables
+                for stopped in self._progress.stopped.values():
+                    raise stopped
+                target = self._sample(list(self._progress.read), deadline)
             self._wait(target, deadline, "outcome")
         except (NotFreshEnough, LogUnavailable, TableStopped) as error:
             return Outcome("in-doubt", str(error))
