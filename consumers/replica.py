@@ -28,6 +28,7 @@ from ..schemas.errors import (
 from ..schemas.kafka import Deadline, OneProcess
 from ..schemas.position import Position, TopicPartition
 from .apply import Applier, BatchLimits
+from .asked import Level, Params, check_level, check_params
 from .dbfile import Limits, stored_tables
 from .derived import derived_tables, same_name
 from .follow import Follow
@@ -36,7 +37,7 @@ from .lookup import row_of
 from .meter import Times
 from .outcome import Outcome, Written, question, settle
 from .progress import Progress
-from .reads import Goal, Level, Params, Reading, check_level, parse, positions, query_error, read_error, run
+from .reads import Goal, Reading, parse, positions, query_error, read_error, run
 from .result import Result
 from .staleness import Samples
 from .statements import parsed
@@ -138,6 +139,7 @@ class Replica:
 
         BadQuery, NotFreshEnough, NotHeld, TableStopped.
         """
+        check_params(params)
         statement = parse(sql)
         deadline = Deadline(timeout)
         goal = self.goal(sql, level, after, max_staleness, deadline)
