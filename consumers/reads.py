@@ -7,45 +7,25 @@ the store; rows and the position that they are of come out of the same transacti
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import NamedTuple
 
 import duckdb
 
-from ..schemas.errors import BadQuery, ReadError, ReadInterrupted, UsageError
+from ..schemas.errors import BadQuery, ReadError, ReadInterrupted
 from ..schemas.position import Position, TopicPartition
+from .asked import Params
 from .result import Result
 from .statements import parsed
-
-Level = Literal["eventual", "session", "bounded", "strong"]
-Params = Sequence[Any] | Mapping[str, Any] | None
 
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
 
 #: DuckDB's words for too few parameters, or too many.
 _PARAMETERS = re.compile(r"were not provided for the following|argument/count mismatch|/argument count mismatch")
 
+_DIALECT = 'check the SQL, of DuckDB\'s dialect; a name that is a word of it goes into double quotes: "at", "end"'
+
 _POSITION_SQL = "SELECT topic, partition, next_offset, applied_offset FROM _merganser.positions"
-
-
-def level_named(name: object) -> Level:
-    """The level of that *name*. UsageError."""
-    if name not in get_args(Level):
-        raise UsageError(f"unknown level {str(name)[:40]!r}: one of {', '.join(get_args(Level))}")
-    return cast(Level, name)
-
-
-def check_level(level: Level, max_staleness: float | None) -> Level:
-    """The level that is asked for: a *max_staleness* alone asks for ``bounded``. UsageError."""
-    level = level_named(level)
-    if level == "eventual" and max_staleness is not None:
-        level = "bounded"
-    if level == "bounded" and (max_staleness is None or not max_staleness > 0):
-        raise UsageError(f"level 'bounded' needs max_staleness, in seconds above 0; got {max_staleness!r}")
-    if level != "bounded" and max_staleness is not None:
-        raise UsageError(f"max_staleness is of level 'bounded', not {level!r}")
-    return level
 
 
 def parse(sql: str) -> duckdb.Statement:
@@ -53,7 +33,7 @@ def parse(sql: str) -> duckdb.Statement:
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
-        raise BadQuery(one_line(error), hint="check the SQL; it is DuckDB's dialect") from error
+        raise BadQuery(one_line(error), hint=_DIALECT) from error
     if len(statements) != 1:
         raise BadQuery(f"{len(statements)} statements in one query")
     try:

@@ -28,6 +28,7 @@ from ..schemas.errors import (
 from ..schemas.kafka import Deadline, OneProcess
 from ..schemas.position import Position, TopicPartition
 from .apply import Applier, BatchLimits
+from .asked import Level, Params, check_level, check_params
 from .dbfile import Limits, stored_tables
 from .derived import derived_tables, same_name
 from .follow import Follow
@@ -36,7 +37,7 @@ from .lookup import row_of
 from .meter import Times
 from .outcome import Outcome, Written, question, settle
 from .progress import Progress
-from .reads import Goal, Level, Params, Reading, check_level, parse, positions, query_error, read_error, run
+from .reads import Goal, Reading, parse, positions, query_error, read_error, run
 from .result import Result
 from .staleness import Samples
 from .statements import parsed
@@ -138,6 +139,7 @@ class Replica:
 
         BadQuery, NotFreshEnough, NotHeld, TableStopped.
         """
+        check_params(params)
         statement = parse(sql)
         deadline = Deadline(timeout)
         goal = self.goal(sql, level, after, max_staleness, deadline)
@@ -162,10 +164,12 @@ class Replica:
     ) -> dict[str, Any] | None:
         """The row of *key* with ``_partition``, ``_offset`` and ``_timestamp``; None if there is none.
 
-        Arguments and errors as in :meth:`query`.
+        Arguments and errors as in :meth:`query`; TableStopped of a table that had stopped when this replica began.
         """
         known = self._follow.known.get(table)
         if known is None:
+            if table in self._progress.stopped:  # at the start already, so that nothing is known of its key
+                raise self._progress.stopped[table]
             raise UnknownTable(table, hint="this replica follows " + ", ".join(sorted(self._follow.tables)))
         if not known.keyed:
             raise UsageError(f"table {table!r} has no key; use query")
@@ -253,8 +257,11 @@ class Replica:
         if known is not None:
             return known
         try:
-            # An id alone says nothing of where: what was acknowledged by now decides.
-            target = self._token(asked.position) or self._sample(list(self._progress.read), deadline)
+            target = self._token(asked.position)
+            if not target:  # an id alone says nothing of where: what was acknowledged by now decides, in all tables
+                for stopped in self._progress.stopped.values():
+                    raise stopped
+                target = self._sample(list(self._progress.read), deadline)
             self._wait(target, deadline, "outcome")
         except (NotFreshEnough, LogUnavailable, TableStopped) as error:
             return Outcome("in-doubt", str(error))

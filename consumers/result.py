@@ -59,6 +59,9 @@ class Result:
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
+    def __repr__(self) -> str:
+        return f"<Result: {len(self)} row{'s'[: len(self) != 1]} of {', '.join(self.columns)[:200]}>"
+
 
 def apart(names: Sequence[str]) -> Sequence[str]:
     """*names* of columns, as those of an object's fields. BadQuery if one comes twice: of its values only the last

@@ -16,9 +16,10 @@ import duckdb
 
 from ..schemas.errors import ReadError, StoreFailed, StoreFormat
 from ..schemas.position import Position
+from .asked import Params
 from .dbfile import Limits, StoredTable, identity, open_file, stored_tables
 from .derived import Derived, derived_tables
-from .reads import Params, Reading, one_line, parse, positions, run
+from .reads import Reading, one_line, parse, positions, run
 from .result import Result
 
 

@@ -22,7 +22,9 @@ from .schemas.table import Table
 
 if TYPE_CHECKING:
     from .consumers.apply import BatchLimits
+    from .consumers.asked import Level
     from .consumers.dbfile import Limits
+    from .consumers.outcome import Outcome
     from .consumers.replica import Replica
     from .consumers.result import Result
     from .pipeline.archive.archive import Archive
@@ -39,9 +41,11 @@ __all__ = [
     "Archive",
     "BatchLimits",
     "Client",
+    "Level",
     "Limits",
     "Log",
     "MerganserError",
+    "Outcome",
     "Position",
     "Producer",
     "ProducerOptions",
@@ -65,29 +69,33 @@ _MODULES = {
     "Replica": "consumers.replica",
     "Client": "pipeline.serving.client.client",
     "Archive": "pipeline.archive.archive",
+    "Level": "consumers.asked",
+    "Outcome": "consumers.outcome",
     "Limits": "consumers.dbfile",
     "BatchLimits": "consumers.apply",
     "Result": "consumers.result",
 }
 
 #: What brings the parts that a noun needs, beside the base install.
-_EXTRAS = dict.fromkeys(("Replica", "Limits", "BatchLimits", "Result"), "replica") | {"Client": "client"}
+_EXTRAS = dict.fromkeys(("Replica", "Limits", "BatchLimits", "Outcome", "Result"), "replica") | {"Client": "client"}
 
 
-def __getattr__(name: str) -> Any:
-    """Nouns come at their first use: the command line's help needs no Kafka client, and a service that
-    only writes has not installed the DuckDB and Arrow of the read side."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'merganser' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # else a name that is misspelt would be one of type Any
 
-    try:
-        module = import_module(f".{_MODULES[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if name not in _EXTRAS or (error.name or "").startswith(__name__):
-            raise
-        raise ImportError(f"{error.name} is missing: pip install 'merganser[{_EXTRAS[name]}]'") from error
-    return getattr(module, name)
+    def __getattr__(name: str) -> Any:
+        """Nouns come at their first use: the command line's help needs no Kafka client, and a service that
+        only writes has not installed the DuckDB and Arrow of the read side."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'merganser' has no attribute {name!r}")
+        from importlib import import_module
+
+        try:
+            module = import_module(f".{_MODULES[name]}", __name__)
+        except ModuleNotFoundError as error:
+            if name not in _EXTRAS or (error.name or "").startswith(__name__):
+                raise
+            raise ImportError(f"{error.name} is missing: pip install 'merganser[{_EXTRAS[name]}]'") from error
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

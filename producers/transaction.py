@@ -156,6 +156,9 @@ class Transaction:
             self._records = []
             self._owner.leave()
 
+    def __repr__(self) -> str:
+        return f"<Transaction {self.id}: {self._state if self.position is None else self.position}>"
+
     # -- inside ------------------------------------------------------------------------------
 
     def _resolve(self, table: str) -> tuple[Table, RowEncoder]:

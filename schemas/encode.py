@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import struct
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -204,13 +204,18 @@ def _optional(null_branch: int, put_value: Put) -> Put:
     return put
 
 
-_NO_COLUMN = "the schema has no such column"
 _NO_VALUE = "the value is missing and the schema has no default"
 
 
 def _unknown(row: Mapping[Any, Any], names: Collection[str]) -> Any:
     """A name in *row* that the schema has not; None if there is none."""
     return next((name for name in row if name not in names), None)
+
+
+def _no_column(name: Any, fields: Iterable[Field]) -> str:
+    """Why *name*, which is none of the *fields*, is refused: it may have been one's name."""
+    now = next((f.name for f in fields if name in f.aliases), None)
+    return "the schema has no such column" + (f": it is {now!r} now" if now is not None else "")
 
 
 def _record(fields: tuple[Field, ...]) -> Put:
@@ -232,14 +237,14 @@ def _record(fields: tuple[Field, ...]) -> Put:
                     left -= 1
                 elif default is None:
                     name = _unknown(row, names) or name  # likelier misspelt than forgotten
-                    raise Refused(row.get(name), _NO_COLUMN if name in row else _NO_VALUE)
+                    raise Refused(row.get(name), _no_column(name, fields) if name in row else _NO_VALUE)
                 else:
                     out += default
         except Refused as e:
             raise e.inside(name) from None
         if left:
             extra = _unknown(row, names)
-            raise Refused(row[extra], _NO_COLUMN).inside(extra)
+            raise Refused(row[extra], _no_column(extra, fields)).inside(extra)
 
     return put
 

@@ -57,7 +57,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from .position import TopicPartition
@@ -72,6 +72,12 @@ class MerganserError(Exception):
     def __post_init__(self) -> None:
         if self.hint:
             self.add_note(f"hint: {self.hint}")  # so that a traceback ends with it
+
+    def hinted(self, hint: str) -> Self:
+        """The same error with another hint, which its traceback shows too."""
+        others = [note for note in getattr(self, "__notes__", ()) if not note.startswith("hint: ")]
+        self.hint, self.__notes__ = hint, [*others, f"hint: {hint}"] if hint else others
+        return self
 
     def __str__(self) -> str:
         return self.what()
@@ -584,7 +590,10 @@ class TornTransaction(TableStopped):
 class SplitTransaction(TableStopped):
     """A transaction with conditions or operation ids, of which other members of a split group hold a part."""
 
-    hint: str = "follow such tables whole, without --split; `conditions=partition` keeps producers from it"
+    hint: str = (
+        "follow all tables that such transactions write to, without --split; "
+        "`conditions=partition` keeps producers from it"
+    )
 
 
 @dataclass(eq=False)
@@ -609,7 +618,10 @@ class StoreLocked(StoreError):
 
     path: str
     why: str
-    hint: str = "one process owns a store: ask its node (--url), query it in its program (Replica.query), or stop it"
+    hint: str = (
+        "one process owns a store: ask its node (`merganser query --url`, `snapshot-file --url`), "
+        "query it in its program (Replica.query), or stop it"
+    )
 
     def what(self) -> str:
         return f"store {self.path} is in use by another process ({self.why})"

@@ -18,7 +18,7 @@ import pyarrow as pa
 from adbc_driver_flightsql import DatabaseOptions, StatementOptions
 
 import merganser as mg
-from merganser.consumers.reads import Level
+from merganser.consumers.asked import Level
 from merganser.schemas.errors import MerganserError, TooBusy
 from merganser.schemas.position import Position
 

@@ -128,7 +128,8 @@ def _of_store(
     sql: str, store: Path, fresh: Fresh, bootstrap_servers: str | None, registry: str | None, timeout: float
 ) -> Result:
     """From the store as it is, or once it has followed the log for as long as *fresh* asks."""
-    from ...consumers.reads import check_level, parse
+    from ...consumers.asked import check_level
+    from ...consumers.reads import parse
     from ...consumers.storefile import StoreFile
     from ...schemas.position import Position
 

@@ -114,11 +114,14 @@ def _check_applied(applied: Position, at_least: Position | None) -> None:
         raise NotFreshEnough("export", 0, why, "`merganser replica run --until-end` brings the store up first")
 
 
+_NOT_KEPT_UP = "; of a shadow, or a derived table, `merganser query --format csv` writes the rows"
+
+
 def _columns(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
     """The users' columns with their DuckDB types."""
     held = [name for (name,) in cursor.execute("SELECT topic FROM _merganser.tables ORDER BY topic").fetchall()]
     if table not in held:
-        raise UnknownTable(table, hint=f"this store has {', '.join(held)}")
+        raise UnknownTable(table, hint=f"this store has {', '.join(held)}{_NOT_KEPT_UP}")
     found = cursor.sql(f"SELECT * FROM {quote(table)} LIMIT 0")
     pairs = zip(found.columns, found.types, strict=True)
     return {name: type_ for name, type_ in pairs if name not in RESERVED_COLUMNS}

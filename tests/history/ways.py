@@ -16,7 +16,7 @@ from adbc_driver_flightsql import DatabaseOptions
 
 import merganser as mg
 from history.journal import Plan
-from merganser.consumers.reads import Level
+from merganser.consumers.asked import Level
 from merganser.pipeline.config import ServeConfig
 from merganser.pipeline.serving.doors import Doors
 from merganser.pipeline.serving.marks import APPLIED, POSITION

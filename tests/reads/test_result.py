@@ -63,3 +63,9 @@ def test_a_struct_without_names_is_left_as_it_is() -> None:
     """Its type reads `STRUCT(INTEGER, MAP(VARCHAR, UUID))`: no field is called by the beginning of a type."""
     convert = converter("STRUCT(INTEGER, MAP(VARCHAR, MAP(VARCHAR, UUID)))[]")
     assert convert is not None and convert([{"": 1}, None]) == [{"": 1}, None]
+
+
+def test_a_result_says_what_it_is() -> None:
+    con = duckdb.connect()
+    result = run(Reading(con, Position(), Position()), parse("SELECT 1 AS a, 2 AS b"), None)
+    assert repr(result) == "<Result: 1 row of a, b>"

@@ -261,11 +261,23 @@ def test_the_log_is_never_applied_to_a_derived_table(tmp_path: Path) -> None:
             replica.query("select * from Keyed", level="strong")
         with pytest.raises(DerivedTable):
             replica.query("select 1", after=town.ends.of({"keyed"}))
+        with pytest.raises(DerivedTable):
+            replica.get("keyed", {"id": 1})
         assert len(replica.query("select * from keyed")) == len(frozen)
         assert replica.query("select * from plain", level="strong").position == town.ends.of({"plain"})
     assert held(scene.path)["keyed"] == frozen
     with pytest.raises(DerivedTable):
         Replica(scene.path, world.log, "g", ["keyed"], limits=STORE_LIMITS)
+
+
+def test_an_id_is_in_doubt_while_a_table_it_may_be_of_is_derived(scene: Scene, town: Town) -> None:
+    """It would be of a table that the log is not applied to: another replica may say that it was applied."""
+    with Replica(scene.path, town.world.log, "g", ["a", "b", "c"], limits=STORE_LIMITS) as replica:
+        assert replica.outcome("never-written").state == "rejected"
+    scene.replay("a", transform="replay.transforms:same", swap=True)
+    with Replica(scene.path, town.world.log, "g", ["a", "b", "c"], limits=STORE_LIMITS) as replica:
+        outcome = replica.outcome("never-written")
+    assert outcome.state == "in-doubt" and "a is derived here" in (outcome.reason or "")
 
 
 def test_a_derived_table_is_replayed_again_or_given_back_to_the_log(tmp_path: Path) -> None:

@@ -308,3 +308,14 @@ def _padded(value: Decimal) -> bool:
 
 def _only_ours(type_: Any) -> bool:
     return isinstance(type_, dict) and (type_.get("logicalType"), type_["type"]) == ("uuid", "fixed")
+
+
+def test_a_name_that_a_column_used_to_have_is_told_with_the_one_it_has_now() -> None:
+    renamed = record(("buyer", "string", {"aliases": ["customer"]}), ("n", "int", {"default": 0}))
+    encoder = RowEncoder(table(renamed))
+    for row in ({"customer": "ada"}, {"customer": "ada", "buyer": "ada"}):
+        with pytest.raises(InvalidRow, match=r"column 'customer'.*no such column: it is 'buyer' now"):
+            encoder.value(row)
+    with pytest.raises(InvalidRow) as never:
+        encoder.value({"buyer": "ada", "m": 1})
+    assert str(never.value).endswith("no such column")

@@ -133,6 +133,23 @@ def test_errors_are_those_of_the_replica(url: str) -> None:
             client.query("select 1", after="elsewhere/0:1", timeout=0.3)
         with pytest.raises(errors.UsageError):
             client.query("select 1", level="linearizable")  # type: ignore[arg-type]
+        assert caught.value.__notes__ == [f"hint: {caught.value.hint}"]  # and so the traceback's, which had another
+
+
+@pytest.mark.parametrize("params", [5, "duck", b"duck"])
+def test_a_value_by_itself_is_no_list_of_parameters(shop: World, url: str, params: Any) -> None:
+    """Text would be taken for its letters."""
+    with mg.Client(url) as client:
+        for asked in (client, shop.replica):
+            with pytest.raises(errors.UsageError, match="params are a list"):
+                asked.query("select ?", params)
+
+
+def test_what_is_no_token_is_told(shop: World, url: str) -> None:
+    with mg.Client(url) as client:
+        for asked in (client, shop.replica):
+            with pytest.raises(errors.UsageError, match="5 is no token"):
+                asked.query("select 1", after=5)  # type: ignore[arg-type]
 
 
 def test_a_large_answer_comes_whole(url: str) -> None:

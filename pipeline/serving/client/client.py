@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import urllib3
 
+from ....consumers.asked import check_params
 from ....consumers.lookup import row_of
 from ....consumers.result import Result
 from ....schemas import errors
@@ -35,7 +36,7 @@ from ..params import spelled
 from .alive import ANSWER_S, watchful
 
 if TYPE_CHECKING:
-    from ....consumers.reads import Level, Params
+    from ....consumers.asked import Level, Params
 
 T = TypeVar("T")
 
@@ -118,7 +119,8 @@ class Client:
         timeout: float = 30.0,
     ) -> Result:
         """The rows of one SELECT; arguments as in ``Replica.query``. *timeout* is for all addresses together."""
-        token = Position.parse(after) if isinstance(after, str) else after or Position()
+        check_params(params)
+        token = _token(after)
         read = self.seen if level == "session" else Position()
         question = {"sql": sql, "params": _spelled(params), "level": level, "max_staleness": max_staleness}
         question["after"] = str(token | read) or None
@@ -352,8 +354,7 @@ def _error(response: urllib3.BaseHTTPResponse) -> MerganserError:
             error = kind(**{name: value for name, value in facts.items() if name in known})
         else:
             error = (kind or ServiceError)(told["error"])
-        error.hint = str(told["hint"])
-        return error
+        return error.hinted(str(told["hint"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return ServiceError(f"the node answered with status {response.status}")
 
@@ -382,6 +383,17 @@ def _authorization(auth: tuple[str, str] | str | None) -> dict[str, str]:
         return {"Authorization": f"Bearer {auth}"}
     user, password = auth
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def _token(after: object) -> Position:
+    """The position that *after* is, or spells. UsageError, BadPosition."""
+    if isinstance(after, str):
+        return Position.parse(after)
+    if after is None:
+        return Position()
+    if not isinstance(after, Mapping):
+        raise UsageError(f"{after!r} is no token: flush() and .position give one")
+    return Position(after)
 
 
 def _spelled(params: Params) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import flight
 
-from ....consumers.reads import level_named
+from ....consumers.asked import level_named
 from ....schemas.errors import MerganserError, UsageError
 from ....schemas.position import Position
 from ..guard.answer import Answer, portions

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from ....consumers.reads import Level, Params
+from ....consumers.asked import Level, Params
 from ....schemas.errors import UsageError
 from ....schemas.position import Position
 

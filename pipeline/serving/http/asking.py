@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ....consumers.reads import level_named
+from ....consumers.asked import level_named
 from ....schemas.errors import UsageError
 from ..guard.ask import Ask, seconds
 from ..params import params_of

@@ -19,6 +19,11 @@ from ..users.login import Logins, name_and_password
 from ..users.users import User
 from .problems import HttpError
 
+_WHO = (
+    "in curl -u NAME or a bearer token, in mg.Client auth=, "
+    "in a command --user and MERGANSER_PASSWORD, or MERGANSER_TOKEN without --user"
+)
+
 #: Who logs in waits here for the hash of a password, more of them than Logins lets wait. Not where asyncio has its own
 #: few threads: strangers would take all of them from who is in already.
 _threads = ThreadPoolExecutor(64, thread_name_prefix="merganser-login")
@@ -91,7 +96,7 @@ class Entrance:
             return self._anonymous
         given = credentials(headers.get("authorization"))
         if given is None:
-            raise LoginFailed("log in first")
+            raise LoginFailed("log in first", _WHO)
         known = logins.known(given.name, given.kind, given.secret, client)
         if known is not None:
             return known
