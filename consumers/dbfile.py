@@ -125,16 +125,17 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
     }
-    new = not path.exists()
+    new = not read_only and not path.exists()
     try:
         con = duckdb.connect(str(path), read_only=read_only, config=config)
     except duckdb.IOException as error:
         first = str(error).splitlines()[0]
-        if "lock" in first:
+        if "Could not set lock" in first:  # the path is in it too, and may be of any words
             raise StoreLocked(str(path), _holder(first)) from error
-        if new:
-            path.unlink(missing_ok=True)  # what there is of it would be refused the next time
-        elif size_of(path) == 0:
+        begun = path.exists()
+        if new and begun:
+            path.unlink()  # what there is of it would be refused the next time
+        elif begun and size_of(path) == 0:
             raise StoreFormat(str(path), "the file is empty", hint=f"rm {path}: a new store is made there") from error
         raise StoreFormat(str(path), first, hint=hint_of(error) or StoreFormat.hint) from error
     except duckdb.Error as error:
