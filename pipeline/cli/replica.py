@@ -184,7 +184,7 @@ def watch(
         while True:
             screen.show(looks.look())
             last, stopped = replica.error, dict(replica.stopped)  # *last*: what the command's last words are of
-            ended = end is not None and all(tp.topic in stopped for tp in replica.position.behind(end))
+            ended = end is not None and not replica.position.behind(end, but=stopped)
             if last is None and ended:
                 last = next(iter(stopped.values()), None)
             for table in sorted(stopped.keys() - told):
