@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...schemas.arrow import with_leaves
 from ...schemas.errors import BadTransform, TransformFailed
 from ...schemas.table import RESERVED_COLUMNS
 from ...schemas.types import NANOS, UUID_TEXT
@@ -180,15 +181,11 @@ def dicts(rows: pa.Table) -> Iterator[Row]:
 
 def counted(type_: pa.DataType) -> pa.DataType:
     """*type_* with numbers for nanoseconds, inside of lists, structs and maps too."""
-    if pa.types.is_timestamp(type_) and type_.unit == "ns":
-        return pa.int64()
-    if pa.types.is_list(type_):
-        return pa.list_(type_.value_field.with_type(counted(type_.value_type)))
-    if pa.types.is_map(type_):
-        return pa.map_(type_.key_type, type_.item_field.with_type(counted(type_.item_type)))
-    if pa.types.is_struct(type_):
-        return pa.struct([field.with_type(counted(field.type)) for field in type_])
-    return type_
+
+    def number(leaf: pa.DataType) -> pa.DataType:
+        return pa.int64() if pa.types.is_timestamp(leaf) and leaf.unit == "ns" else leaf
+
+    return with_leaves(type_, number)
 
 
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
