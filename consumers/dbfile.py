@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from ..schemas.disk import hint_of
 from ..schemas.errors import StoreFailed, StoreFormat, StoreFull, StoreLocked, UsageError
 from ..schemas.position import TopicPartition
 from .checks import Held
@@ -95,23 +96,9 @@ class StoredTable:
         return self.key, self.key_encoding if self.key else "avro"
 
 
-#: What is to be done where it is not the file that is wrong.
-_DISK = {
-    "No space left": "make room on that disk, and run it again",
-    "Permission denied": "check who may read and write that file and its folder",
-    "Read-only file system": "the store's folder has to be writable",
-}
-
-
-def _disk_hint(text: str) -> str:
-    """What to do if it is the disk that DuckDB complains of in *text*; empty if it is not."""
-    return next((hint for words, hint in _DISK.items() if words in text), "")
-
-
 def failed(path: Path, error: duckdb.Error) -> StoreFailed:
     """What to make of an *error* that a reopen does not mend."""
-    why = one_line(error)
-    return StoreFailed(str(path), why, hint=_disk_hint(why) or StoreFailed.hint)
+    return StoreFailed(str(path), one_line(error), hint=hint_of(error) or StoreFailed.hint)
 
 
 def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.DuckDBPyConnection:
@@ -138,18 +125,19 @@ def open_file(path: Path, limits: Limits, read_only: bool = False) -> duckdb.Duc
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
     }
-    new = not path.exists()
+    new = not read_only and not path.exists()
     try:
         con = duckdb.connect(str(path), read_only=read_only, config=config)
     except duckdb.IOException as error:
         first = str(error).splitlines()[0]
-        if "lock" in first:
+        if "Could not set lock" in first:  # the path is in it too, and may be of any words
             raise StoreLocked(str(path), _holder(first)) from error
-        if new:
-            path.unlink(missing_ok=True)  # what there is of it would be refused the next time
-        elif size_of(path) == 0:
+        begun = path.exists()
+        if new and begun:
+            path.unlink()  # what there is of it would be refused the next time
+        elif begun and size_of(path) == 0:
             raise StoreFormat(str(path), "the file is empty", hint=f"rm {path}: a new store is made there") from error
-        raise StoreFormat(str(path), first, hint=_disk_hint(first) or StoreFormat.hint) from error
+        raise StoreFormat(str(path), first, hint=hint_of(error) or StoreFormat.hint) from error
     except duckdb.Error as error:
         raise StoreFormat(str(path), str(error).splitlines()[0]) from error
     try:

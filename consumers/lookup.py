@@ -1,7 +1,8 @@
 """The row of a key as a query: what a producer takes for the key finds its row, and no other.
 
 DuckDB compares a number with a column in a type of both, and makes a DOUBLE of a Decimal of more than 38 digits, so
-1.000 would find the row of another key, or be an error. Needs no DuckDB: clients have this too.
+1.000 would find the row of another key, or be an error; text it rounds, and moments of pandas it cuts. Needs no DuckDB:
+clients have this too.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from typing import Any
 
 from ..schemas.encode import Refused, nanoseconds, unscaled
 from ..schemas.errors import InvalidRow, UsageError
-from ..schemas.types import quote
+from ..schemas.types import NANOS, quote
 
 _DECIMAL = re.compile(r"DECIMAL\(\d+, ?(\d+)\)")
+
+#: What DuckDB would compare with a column all the same: a flag as a number, bytes as the text that stands for them.
+_UNLIKE: Mapping[str, tuple[type, ...]] = {
+    "VARCHAR": (int, bytes, bytearray, memoryview),
+    "INTEGER": (bool,),
+    "BIGINT": (bool,),
+}
 
 
 def row_of(table: str, key: Mapping[str, Any], types: Mapping[str, str]) -> tuple[str, list[Any]]:
@@ -39,14 +47,21 @@ def _compared(type_: str, value: Any) -> tuple[str, Any]:
     """What stands for *value* in SQL, and the parameter there."""
     if type_ == "TIMESTAMP_NS" and isinstance(value, (int, dt.datetime)) and not isinstance(value, bool):
         # As a number, which DuckDB compares with no time by itself; and a datetime of pandas has digits of its own.
-        return "make_timestamp_ns(?)", value if isinstance(value, int) else nanoseconds(value)
+        counted = value if isinstance(value, int) else nanoseconds(value)
+        if not NANOS[0] <= counted <= NANOS[1]:
+            raise Refused(value, f"out of range: {NANOS[0]} to {NANOS[1]}")
+        return "make_timestamp_ns(?)", counted
+    if isinstance(value, dt.datetime) and nanoseconds(value) % 1000:
+        raise Refused(value, f"a key that is {type_} is no finer than a microsecond")
     found = _DECIMAL.fullmatch(type_)
     if found and value is not None:
         scale = int(found[1])
         number = unscaled(_number(value), scale)
         digits = Decimal((number < 0, tuple(map(int, str(abs(number)))), -scale))
         return f"CAST(? AS {type_})", f"{digits:f}"
-    if isinstance(value, (float, Decimal)) or (type_ == "VARCHAR" and isinstance(value, int)):
+    if type_ in ("INTEGER", "BIGINT") and isinstance(value, str):
+        return "?", unscaled(_number(value), 0)
+    if isinstance(value, (float, Decimal, *_UNLIKE.get(type_, ()))):
         raise Refused(value, f"a key that is {type_} is no {type(value).__name__}")
     return "?", value
 

@@ -204,7 +204,7 @@ class CaughtUp:
                 self._goal = self._log.stable_ends(list(read), _PATIENCE_S)
             except LogError:
                 return False
-        return all(tp.topic in stopped for tp in read.behind(self._goal))
+        return not read.behind(self._goal, but=stopped)
 
 
 class Node:

@@ -91,10 +91,13 @@ class BulkWriter:
             "message.timeout.ms": int(timeout_s * 1000),
             "error_cb": log_error,
         }
+        told = int(settings.get("message.max.bytes", 1_000_000))
         #: Of a key and a value together, by what this client was told: the topic may allow less.
-        self.row_bytes = int(settings.get("message.max.bytes", 1_000_000)) - _ENVELOPE
+        self.row_bytes = told - _ENVELOPE
         # A record that is written again was in a topic already, and has a header more: it is for the topic to judge.
+        # Of several together none is larger than was told: the topic would refuse them all.
         settings["message.max.bytes"] = _LARGEST
+        settings["batch.size"] = min(told, int(settings.get("batch.size", told)))
         self._client = TransactionalClient(settings, id_, shared=True, timeout_s=timeout_s, init_timeout_s=timeout_s)
 
     def open(self) -> None:

@@ -6,6 +6,8 @@ meet in one column; a uuid alone has two (text, and 16 bytes), and those never s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from .types import Type
@@ -51,3 +53,17 @@ def arrow_type(type_: Type) -> pa.DataType:
 def arrow_schema(row: Type) -> pa.Schema:
     """The Arrow schema of a record's columns. All are nullable: a store keeps what a record carries."""
     return pa.schema([(f.name, arrow_type(f.type)) for f in row.fields])
+
+
+def with_leaves(type_: pa.DataType, of: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """*type_* with what *of* makes of each type in it that has no others inside; lists are of one kind then."""
+    types = pa.types
+    if types.is_struct(type_):
+        return pa.struct([field.with_type(with_leaves(field.type, of)) for field in type_])
+    if types.is_map(type_):
+        return pa.map_(type_.key_type, type_.item_field.with_type(with_leaves(type_.item_type, of)))
+    if types.is_list(type_) or types.is_large_list(type_):
+        return pa.list_(type_.value_field.with_type(with_leaves(type_.value_type, of)))
+    if types.is_fixed_size_list(type_):
+        return pa.list_(type_.value_field.with_type(with_leaves(type_.value_type, of)), type_.list_size)
+    return of(type_)

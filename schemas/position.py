@@ -7,7 +7,7 @@ past it is :func:`next_offset`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import NamedTuple
 
 from .errors import BadPosition
@@ -85,9 +85,10 @@ class Position(Mapping[TopicPartition, int]):
         """True if everything below *target* is below this position too."""
         return all(self._offsets.get(tp, 0) >= offset for tp, offset in target.items())
 
-    def behind(self, target: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """How many offsets this position lacks of *target*; only partitions that lack some."""
-        gaps = {tp: offset - self._offsets.get(tp, 0) for tp, offset in target.items()}
+    def behind(self, target: Mapping[TopicPartition, int], but: Container[str] = ()) -> dict[TopicPartition, int]:
+        """How many offsets this position lacks of *target*; only partitions that lack some, and of no topic in *but*:
+        those that cannot go on."""
+        gaps = {tp: offset - self._offsets.get(tp, 0) for tp, offset in target.items() if tp.topic not in but}
         return {tp: gap for tp, gap in gaps.items() if gap > 0}
 
     def of(self, topics: set[str] | frozenset[str]) -> Position:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from ...schemas.disk import hint_of
 from ...schemas.errors import MerganserError, UsageError
 from . import (
     archive,
@@ -124,24 +124,18 @@ def _ours(error: Exception) -> MerganserError | None:
     return None
 
 
-_HINTS = {
-    **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "make room there, and run it again"),
-    **dict.fromkeys([errno.EACCES, errno.EPERM, errno.EROFS], "check who may read and write there"),
-}
-
-
 def _of_the_system(error: OSError) -> MerganserError:
     """What a disk says, a full one or one that cannot be written to."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     failed = MerganserError(": ".join([*names, error.strerror or str(error)]))
-    failed.hint = _HINTS.get(error.errno or 0, "")
+    failed.hint = hint_of(error)
     return failed
 
 
 def _of_duckdb(error: Exception) -> MerganserError:
     """What the system says, in DuckDB's words."""
     failed = MerganserError(str(error).partition("\n\n")[0])
-    failed.hint = next((hint for number, hint in _HINTS.items() if os.strerror(number) in str(error)), "")
+    failed.hint = hint_of(error)
     return failed
 
 

@@ -183,17 +183,17 @@ def watch(
     try:
         while True:
             screen.show(looks.look())
-            if replica.error is not None:
-                raise as_ours(replica.error)
-            stopped = dict(replica.stopped)
-            ended = end is not None and all(tp.topic in stopped for tp in replica.position.behind(end))
-            raised = next(iter(stopped), None) if ended else None  # which the command's last words are of
-            for table in sorted(stopped.keys() - told - {raised}):
-                screen.warn(f"warning: {stopped[table]}")
-                screen.warn(f"hint: {stopped[table].hint}")
+            last, stopped = replica.error, dict(replica.stopped)  # *last*: what the command's last words are of
+            ended = end is not None and not replica.position.behind(end, but=stopped)
+            if last is None and ended:
+                last = next(iter(stopped.values()), None)
+            for table in sorted(stopped.keys() - told):
                 told.add(table)
-            if raised is not None:
-                raise stopped[raised]
+                if stopped[table] is not last:
+                    screen.warn(f"warning: {stopped[table]}")
+                    screen.warn(f"hint: {stopped[table].hint}")
+            if last is not None:
+                raise as_ours(last)
             if ended:
                 screen.show(looks.look())  # the last line tells the end
                 return

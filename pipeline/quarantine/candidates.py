@@ -16,6 +16,7 @@ from ...consumers.atomic import KeyValues, Place
 from ...consumers.batch import Poison, TableKeys
 from ...consumers.chunk import Chunk
 from ...consumers.decode import Decoded, TableDecoder, Versions
+from ...schemas.arrowrows import row_values
 from ...schemas.avro import row_type
 from ...schemas.decode import Decoder
 from ...schemas.encode import RowEncoder
@@ -24,7 +25,6 @@ from ...schemas.partitioner import partition_of
 from ...schemas.position import TopicPartition
 from ...schemas.read import Damaged, schema_id
 from ...schemas.table import Table
-from ..loading.parquetfile import row_values
 from .plan import Candidate
 
 Row = dict[str, Any]

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...schemas.arrow import with_leaves
 from ...schemas.errors import BadTransform, TransformFailed
 from ...schemas.table import RESERVED_COLUMNS
 from ...schemas.types import NANOS, UUID_TEXT
@@ -180,15 +181,11 @@ def dicts(rows: pa.Table) -> Iterator[Row]:
 
 def counted(type_: pa.DataType) -> pa.DataType:
     """*type_* with numbers for nanoseconds, inside of lists, structs and maps too."""
-    if pa.types.is_timestamp(type_) and type_.unit == "ns":
-        return pa.int64()
-    if pa.types.is_list(type_):
-        return pa.list_(type_.value_field.with_type(counted(type_.value_type)))
-    if pa.types.is_map(type_):
-        return pa.map_(type_.key_type, type_.item_field.with_type(counted(type_.item_type)))
-    if pa.types.is_struct(type_):
-        return pa.struct([field.with_type(counted(field.type)) for field in type_])
-    return type_
+
+    def number(leaf: pa.DataType) -> pa.DataType:
+        return pa.int64() if pa.types.is_timestamp(leaf) and leaf.unit == "ns" else leaf
+
+    return with_leaves(type_, number)
 
 
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
@@ -202,8 +199,11 @@ def _given(value: Any, type_: pa.DataType) -> Any:
     """*value* as Arrow takes it: maps as pairs, and the text of a UUID."""
     if isinstance(value, uuid.UUID) and pa.types.is_string(type_):
         return str(value)
-    if isinstance(value, dict) and pa.types.is_map(type_):
-        return [(name, _given(item, type_.item_type)) for name, item in value.items()]
+    if isinstance(value, (dict, list, tuple)) and pa.types.is_map(type_):
+        pairs = list(value.items() if isinstance(value, dict) else value)
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise ValueError("a map that has a key twice")
+        return [(name, _given(item, type_.item_type)) for name, item in pairs]
     if isinstance(value, dict) and pa.types.is_struct(type_):
         types = {field.name: field.type for field in type_}
         return {name: _given(item, types[name]) if name in types else item for name, item in value.items()}
@@ -236,7 +236,7 @@ def _same(value: Any, found: Any, type_: pa.DataType) -> bool:
         return all(_same(given[1], item, type_.item_type) for given, (_, item) in pairs)
     if types.is_list(type_) or types.is_large_list(type_):
         return all(_same(item, other, type_.value_type) for item, other in zip(value, found, strict=True))
-    if types.is_float32(type_):
+    if types.is_float32(type_) and type(value) is not bool:
         return math.isinf(value) or not math.isinf(found)  # the nearest one is meant
     if isinstance(value, dt.datetime) and isinstance(found, dt.datetime):
         return value == found and (value.tzinfo is None) == (found.tzinfo is None)

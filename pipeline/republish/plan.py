@@ -28,6 +28,9 @@ _WHOLE = {"retention.ms": "-1", "retention.bytes": "-1"}
 #: The largest record grows by its origin's header. Archives that were begun earlier do not say how large it may be.
 _LARGEST, _ORIGIN_BYTES = "max.message.bytes", 1024
 
+#: Kafka's own default. Rows are written again in batches of nearly as much, however small the old ones had to be.
+_BATCH_BYTES = 1_048_588
+
 
 @dataclass(frozen=True)
 class TableWay:
@@ -56,7 +59,8 @@ class TableWay:
         """Those of the new topic."""
         kept = {name: value for name, value in self.facts.settings.items() if name in _KEPT} | _WHOLE
         if _LARGEST in self.facts.settings:
-            kept[_LARGEST] = str(min(int(self.facts.settings[_LARGEST]) + _ORIGIN_BYTES, 2**31 - 1))
+            largest = int(self.facts.settings[_LARGEST]) + _ORIGIN_BYTES
+            kept[_LARGEST] = str(min(max(largest, _BATCH_BYTES), 2**31 - 1))
         return kept
 
     def fields(self) -> dict[str, Any]:

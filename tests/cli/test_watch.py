@@ -79,6 +79,11 @@ def test_of_several_tables_that_stopped_the_last_words_are_of_one_and_the_others
     assert said == ["warning: table 'b' stopped: 5 partitions, it had 4", f"hint: {GREW.hint}"]
 
 
+def test_what_ends_the_run_does_not_keep_the_other_tables_reasons_back() -> None:
+    said = watched(Followed(stopped={"a": GONE, "b": GREW}, error=GREW), Log())
+    assert said == ["warning: table 'a' stopped: the topic was deleted", f"hint: {GONE.hint}"]
+
+
 def test_a_transaction_that_was_left_open_is_told_once() -> None:
     stuck = Stuck(Log(open={A: 3}))  # type: ignore[arg-type]
     assert stuck.look({A: 3, B: 3}) == [], "it has just come there"

@@ -8,6 +8,7 @@ import uuid
 import pytest
 from producer_tables import read
 
+import merganser as mg
 from merganser.pipeline.log import Log
 from merganser.producers.bulk import WholeRecord
 from merganser.schemas.encode import RowEncoder
@@ -44,11 +45,21 @@ def test_it_is_for_the_topic_to_judge_what_is_written_again(log: Log) -> None:
         _again(log, table.name, row)
 
 
-def _again(log: Log, name: str, row: dict[str, object]) -> None:
+def test_records_together_are_no_larger_than_a_client_was_told(log: Log) -> None:
+    """Or a topic that takes each of them refuses them all."""
+    settings = {"max.message.bytes": "21000"}
+    table = log.create_table(f"small-{uuid.uuid4().hex[:8]}", BLOB, ["id"], partitions=1, config=settings)
+    rows = [{"id": i, "data": random.Random(i).randbytes(500)} for i in range(200)]
+    with mg.connect(log.bootstrap_servers, security={"message.max.bytes": 20_000}) as told:
+        _again(told, table.name, *rows)
+    assert len(read(log, table)) == len(rows)
+
+
+def _again(log: Log, name: str, *rows: dict[str, object]) -> None:
     encoder = RowEncoder(log.table(name))
     writer = log.bulk_writer(f"again-{name}")
     try:
         writer.open()
-        writer.write_whole([WholeRecord(name, 0, encoder.key(row), encoder.value(row), ORIGIN)])
+        writer.write_whole([WholeRecord(name, 0, encoder.key(row), encoder.value(row), ORIGIN) for row in rows])
     finally:
         writer.close()

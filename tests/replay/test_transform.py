@@ -124,6 +124,7 @@ KEPT: dict[str, pa.DataType] = {
     "DOUBLE": pa.float64(),
     "VARCHAR": pa.string(),
     "BLOB": pa.binary(),
+    "MAP OF NANOSECONDS": pa.map_(pa.string(), pa.timestamp("ns")),
     "DATE": pa.date32(),
     "TIME": pa.time64("us"),
     "TIMESTAMP_MS": pa.timestamp("ms"),
@@ -160,11 +161,26 @@ def put_into(sql: str, value: Any) -> Any:
         ("BLOB", "text"),
         ("VARCHAR", b"bytes"),
         ("DOUBLE", True),
+        ("FLOAT", True),
     ],
 )
 def test_no_value_is_cut_to_what_its_column_can_hold(sql: str, value: Any) -> None:
     with pytest.raises(TransformFailed, match="would become"):
         put_into(sql, value)
+
+
+@pytest.mark.parametrize(
+    ("sql", "value", "why"),
+    [
+        ("MAP", [("a", 1), ("a", 2)], "a key twice"),
+        ("MAP", [("a",)], "not enough"),
+        ("MAP OF NANOSECONDS", [("a", 2**63 - 1)], "no time that a column can hold"),
+    ],
+)
+def test_a_map_may_come_as_pairs_and_is_looked_at_like_a_dict(sql: str, value: Any, why: str) -> None:
+    with pytest.raises(TransformFailed, match=why):
+        put_into(sql, value)
+    assert put_into(sql, [("a", 1)]) == put_into(sql, {"a": 1})
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_a_new_topic_keeps_every_row_and_takes_no_number_of_brokers_over() -> No
     assert WAY.settings == {"cleanup.policy": "compact", "retention.ms": "-1", "retention.bytes": "-1"}
 
 
-def test_a_new_topic_takes_the_largest_record_of_the_old_one_with_its_origin() -> None:
-    for old, new in (("1048588", 1048588 + 1024), (str(2**31 - 1), 2**31 - 1)):
+def test_a_new_topic_takes_the_largest_record_of_the_old_one_with_its_origin_and_a_batch() -> None:
+    for old, new in (("1048588", 1048588 + 1024), (str(2**31 - 1), 2**31 - 1), ("20000", 1048588)):
         facts = TopicFacts("t", "old", 2, {"max.message.bytes": old})
         assert TableWay(facts, (), ()).settings["max.message.bytes"] == str(new)

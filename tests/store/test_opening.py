@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +51,8 @@ def test_no_store_is_begun_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_a_failed_beginning_leaves_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "s.duckdb"
+    path = tmp_path / "blocks" / "s.duckdb"  # the words of a message have the path in them
+    path.parent.mkdir()
 
     def half(name: str, **options: Any) -> None:
         Path(name).write_bytes(b"\0" * 4096)
@@ -64,6 +67,20 @@ def test_what_a_failed_beginning_leaves_is_taken_away(tmp_path: Path, monkeypatc
         with pytest.raises(StoreFormat):
             Store(path, "cluster", "g")
         assert path.exists(), "what was there before is not taken away"
+
+
+def test_no_store_is_begun_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: object, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def refused_by_duckdb(name: str, **options: Any) -> None:
+        raise duckdb.IOException(f'IO Error: Cannot open file "{name}": Read-only file system')
+
+    monkeypatch.setattr("merganser.consumers.dbfile.duckdb.connect", refused_by_duckdb)
+    monkeypatch.setattr(Path, "unlink", refuses)
+    with pytest.raises(StoreFormat, match="Read-only") as refused:
+        Store(tmp_path / "s.duckdb", "cluster", "g")
+    assert "check who may" in refused.value.hint
 
 
 def test_the_way_out_names_what_the_store_is_of(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from merganser.schemas.errors import UsageError
+from merganser.schemas.errors import InvalidRow, UsageError
 from stories.keyed import decimal, having
 
 _AT = dt.datetime(2026, 1, 31, 12, 0, 0, 1)
@@ -94,9 +94,14 @@ def test_the_row_of_a_key_is_found_however_the_key_is_spelt(tmp_path: Path, type
         ("string", "05", 5),
         ("long", 2**53 + 1, float(2**53)),
         ("long", 2**62 + 1, Decimal(f"{2**62}.{'0' * 30}")),
+        ("long", 1, "1.4"),
+        ("int", 1, True),
+        ("string", "\\x61", b"a"),
+        ({"type": "long", "logicalType": "timestamp-nanos"}, 5, 2**63),
+        ({"type": "long", "logicalType": "timestamp-nanos"}, 5, dt.datetime(9999, 1, 1, tzinfo=dt.UTC)),
     ],
 )
-def test_a_number_that_no_producer_takes_for_a_key_finds_none(tmp_path: Path, type_: Any, key: Any, other: Any) -> None:
+def test_what_no_producer_takes_for_a_key_finds_none(tmp_path: Path, type_: Any, key: Any, other: Any) -> None:
     with having(tmp_path, type_, [key]) as replica, pytest.raises(UsageError):
         replica.get("t", {"k": other})
 
@@ -107,3 +112,23 @@ def test_a_timestamp_of_pandas_finds_the_row_of_its_nanoseconds(tmp_path: Path) 
     with having(tmp_path, {"type": "long", "logicalType": "timestamp-nanos"}, moments) as replica:
         found = [replica.get("t", {"k": moment}) for moment in moments]
         assert [row and row["n"] for row in found] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["timestamp-micros", "local-timestamp-micros"])
+def test_a_timestamp_of_pandas_is_not_cut_to_the_key_of_another(tmp_path: Path, kind: str) -> None:
+    pd = pytest.importorskip("pandas")
+    zone = "UTC" if kind.startswith("timestamp") else None
+    moment = pd.Timestamp(1_700_000_000_123_456_000, tz=zone)
+    with having(tmp_path, {"type": "long", "logicalType": kind}, [moment]) as replica:
+        found = replica.get("t", {"k": moment})
+        assert found is not None and found["n"] == 0
+        for other in (pd.Timestamp(1_700_000_000_123_456_999, tz=zone), pd.NaT):
+            with pytest.raises(InvalidRow):
+                replica.get("t", {"k": other})
+
+
+@pytest.mark.parametrize(("type_", "key"), [("long", 5), ("int", -5), (decimal(4, 2), Decimal("1.25"))])
+def test_text_that_says_a_number_finds_its_row(tmp_path: Path, type_: Any, key: Any) -> None:
+    with having(tmp_path, type_, [key]) as replica:
+        found = replica.get("t", {"k": f"{key}"})
+        assert found is not None and found["k"] == key

@@ -172,9 +172,8 @@ class App:
         """What Starlette itself refuses: a path, a method."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-        if status in (404, 405) and (
-            methods := self._methods(request)
-        ):  # what refused it was the page's folder, behind all endpoints
+        methods = self._methods(request) if status in (404, 405) else []
+        if methods:  # what refused it was the page's folder, behind all endpoints
             status, headers = 405, {"Allow": ", ".join(methods)}
         why = {404: "there is no such path", 405: f"{request.method[:20]} is not for this path"}
         told = HttpError(

@@ -128,8 +128,7 @@ class Lookout:
         if not position:
             return "it has no partitions"
         # Of a split group, another member may have some of them by now.
-        behind = {tp for tp in position.behind(goal) if tp in position and tp.topic not in stopped}
-        if behind:
+        if any(tp in position for tp in position.behind(goal, but=stopped)):
             return "still behind what the log had at the start"
         self._caught_up = True
         return None
