@@ -274,9 +274,14 @@ class Store:
             self._con.execute("UPDATE _merganser.tables SET stopped = ? WHERE topic = ?", [why, table]).fetchall()
 
     def caught_up(self, partitions: Sequence[TopicPartition]) -> None:
-        """Note that the store stands at the end of *partitions* now, though nothing came."""
+        """Note that the store stands at the end of *partitions* now, though nothing came. Where the disk has no room
+        the note waits: a replica without news goes on answering."""
+        try:
+            check_room(self.path, self.limits, 0)
+        except StoreFull:
+            return
         now = _now_ms()
-        with self._changing():
+        with self._transaction():
             for topic, partition in partitions:
                 self._con.execute(
                     "UPDATE _merganser.positions SET caught_up_ms = ? WHERE topic = ? AND partition = ?",

@@ -126,7 +126,6 @@ def test_a_full_disk_ends_what_is_written_beside_the_rows_too(tmp_path: Path, mo
         "add_partitions": lambda: store.add_partitions(table, Position({TopicPartition("t", 0): 0}), Position()),
         "mark_stopped": lambda: store.mark_stopped("t", "why"),
         "rejoin": lambda: store.rejoin(Position({TopicPartition("t", 0): 0})),
-        "caught_up": lambda: store.caught_up([TopicPartition("t", 0)]),
     }
     for step in steps.values():
         with monkeypatch.context() as patched:
@@ -135,6 +134,28 @@ def test_a_full_disk_ends_what_is_written_beside_the_rows_too(tmp_path: Path, mo
                 step()
         step()
     assert store.tables()["t"].stopped == "why"
+    store.close()
+
+
+def test_that_nothing_was_missed_is_noted_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "s.duckdb", "cluster", "g")
+    usage, place = shutil.disk_usage(tmp_path), TopicPartition("t", 0)
+    table = Table("t", "id", 1, ())
+    store.add_table(table, [("id", "BIGINT")], 1)
+    store.add_partitions(table, Position({place: 0}), Position())
+
+    def noted() -> int:
+        with store.reading(10) as cursor:
+            [(at_ms,)] = cursor.execute("SELECT caught_up_ms FROM _merganser.positions").fetchall()
+        return int(at_ms)
+
+    store.caught_up_at({place: 7})
+    with monkeypatch.context() as patched:
+        patched.setattr("merganser.consumers.dbfile.shutil.disk_usage", lambda _: usage._replace(free=0))
+        store.caught_up([place])
+    assert noted() == 7
+    store.caught_up([place])
+    assert noted() > 7
     store.close()
 
 
