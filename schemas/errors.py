@@ -18,6 +18,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── TransformFailed             a function of the caller's failed on a row
     ├── LogError                    the log, or the way to it
     │   ├── LogUnavailable          bounded wait ended
+    │   │   └── NotPermitted        Kafka answered that it may not be
     │   ├── DeliveryFailed          a write was not acknowledged
     │   ├── RolledBack              a transaction left nothing behind
     │   ├── CommitInDoubt           a transaction may or may not be committed
@@ -399,6 +400,16 @@ class LogUnavailable(LogError):
 
     def what(self) -> str:
         return f"no answer from Kafka at {self.bootstrap_servers}: {self.why}"
+
+
+@dataclass(eq=False)
+class NotPermitted(LogUnavailable):
+    """Kafka does not let this user do what was asked."""
+
+    hint: str = "Kafka's ACLs give the right to it: docs/operations.md, What Kafka has to permit, has all that it takes"
+
+    def what(self) -> str:
+        return f"Kafka at {self.bootstrap_servers} does not permit it to this user: {self.why}"
 
 
 @dataclass(eq=False)
