@@ -29,7 +29,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── TableStopped                a replica cannot go on with one table
     │   ├── RetentionLost  TopicRecreated  LogTruncated  PartitionsChanged
     │   ├── PartialStart  TombstonesLost  KeyChanged  DerivedTable
-    │   └── TornTransaction  PendingFull  SplitTransaction
+    │   └── TornTransaction  PendingFull  SplitTransaction  Undecidable
     ├── StoreError                  the replica's file
     │   ├── StoreLocked  StoreFormat  WrongCluster  StoreFull  StoreFailed
     │   ├── AuditFailed             an account that does not add up
@@ -596,6 +596,13 @@ class SplitTransaction(TableStopped):
     """A transaction with conditions or operation ids, of which other members of a split group hold a part."""
 
     hint: str = "follow such tables whole, without --split; `conditions=partition` keeps producers from it"
+
+
+@dataclass(eq=False)
+class Undecidable(TableStopped):
+    """A record has a condition or an operation id, and Kafka compacts the topic: what decides on it may be gone."""
+
+    hint: str = "restore a backup, or the archive, of before that: a store that had read the record goes on"
 
 
 @dataclass(eq=False)
