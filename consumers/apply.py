@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ..schemas.errors import LogUnavailable, TableStopped
+from ..schemas.errors import LogTruncated, LogUnavailable, TableStopped
 from ..schemas.position import Position, TopicPartition
 from .atomic import OVERHEAD, Entry
 from .batch import Batch
@@ -450,7 +450,8 @@ class Applier:
         stopped = self._patiently(lambda: self._follow.changed([name]))
         if not stopped:
             stopped = self._patiently(lambda: self._follow.starts([problem.partition]))[1]
-        self._stop_tables(stopped or [TableStopped(name, f"{problem.partition}: {problem.why}")])
+        kind = LogTruncated if problem.truncated else TableStopped
+        self._stop_tables(stopped or [kind(name, f"{problem.partition}: {problem.why}")])
 
     # -- a split group's rebalances: Ownership, called from within poll ------------------------
 

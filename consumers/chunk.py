@@ -8,11 +8,11 @@ Python's garbage collector visits each of them again and again.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import ClassVar, NamedTuple, Protocol, Self
 
-from ..schemas.headers import Headers, ours
+from ..schemas.headers import UNREAD, Headers, ours
 
 _KIND, _MILLISECONDS = itemgetter(0), itemgetter(1)
 
@@ -66,10 +66,7 @@ class Chunk:
     def extend(self, records: Sequence[Record]) -> None:
         """Add *records*, which are of one class: its methods are looked up once."""
         kind = type(records[0])
-        headers = list(map(kind.headers, records))
-        if any(headers):
-            start = len(self)
-            self.headers |= {start + i: mine for i, found in enumerate(headers) if found and (mine := ours(found))}
+        self._extend_headers(_headers(records))
         partitions = list(map(kind.partition, records))
         self.partitions += partitions
         self.offsets += map(kind.offset, records)
@@ -79,6 +76,12 @@ class Chunk:
         last = dict(zip(partitions, records, strict=True))
         self.epochs |= {partition: record.leader_epoch() for partition, record in last.items()}
         self._spans = None
+
+    def _extend_headers(self, headers: Sequence[Headers | None]) -> None:
+        """Add those of more records, before any other fact of theirs."""
+        if any(headers):
+            start = len(self)
+            self.headers |= {start + i: mine for i, found in enumerate(headers) if found and (mine := ours(found))}
 
     def append(self, other: Self) -> None:
         """Add the records of *other*."""
@@ -144,7 +147,10 @@ class WholeChunk(Chunk):
         kind = type(records[0])
         self.kinds += map(_KIND, map(kind.timestamp, records))
         self.record_epochs += map(kind.leader_epoch, records)
-        self.all_headers += map(kind.headers, records)
+
+    def _extend_headers(self, headers: Sequence[Headers | None]) -> None:
+        super()._extend_headers(headers)
+        self.all_headers += headers
 
     def add_run(self, other: WholeChunk, first: int, stop: int) -> None:
         """Add the records of *other* from index *first* up to *stop*. Our own headers by record are left out:
@@ -152,6 +158,21 @@ class WholeChunk(Chunk):
         for fact in self.facts:
             getattr(self, fact).extend(getattr(other, fact)[first:stop])
         self._spans = None
+
+
+def _headers(records: Sequence[Record]) -> list[Headers | None]:
+    """Those of each of *records*, which are of one class.
+
+    Each is asked once: confluent-kafka fails on a name that is no UTF-8 text, and asked again it gives a list whose
+    holes crash Python.
+    """
+    kind, found = type(records[0]), list[Headers | None]()
+    while len(found) < len(records):
+        try:
+            found.extend(map(kind.headers, islice(records, len(found), None)))  # what came before an error is kept
+        except (SystemError, UnicodeDecodeError):
+            found.append(UNREAD)
+    return found
 
 
 def _spans(partitions: Sequence[int]) -> dict[int, Span]:

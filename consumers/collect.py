@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from ..schemas.errors import MerganserError, SplitTransaction, TableStopped
+from ..schemas.errors import MerganserError, SplitTransaction, TableStopped, Undecidable
 from ..schemas.headers import stands_in
 from ..schemas.position import Position, TopicPartition, next_offset
 from ..schemas.types import MAX_MILLIS, MIN_MILLIS
@@ -246,6 +246,7 @@ class Collector:
                 labelled[topic] = self._label(topic, mine)
                 marks = labelled[topic].marks.values()
                 self._decoders[topic].meet({each.schema for each in marks if each.schema is not None})
+                self._check_kept(topic, labelled[topic])
         apart = self.waiting.set_apart(labelled, self._next.keys())
         self._whole |= apart.whole
         waiting: list[Entry] = []
@@ -259,6 +260,17 @@ class Collector:
                 self._moves[entry.place.partition].read -= 1  # a control record of ours: a gap, as Kafka's are
         if waiting or not self.waiting.idle:
             self._release(self.waiting.offer(waiting, self._next))
+
+    def _check_kept(self, topic: str, labelled: Labelled) -> None:
+        """MustStop if a record would be decided by others that the cleaner may have taken: of a rejected write and the
+        accepted one before it, it keeps the rejected one."""
+        if not self._decoders[topic].table.compacted:
+            return
+        for i, marks in labelled.marks.items():
+            if marks.condition or marks.ops:
+                what = f"{TopicPartition(topic, labelled.partitions[i])} has one at offset {labelled.offsets[i]}"
+                why = f"the topic is compacted, which conditions and operation ids do not survive, and {what}"
+                raise MustStop([Undecidable(topic, why)])
 
     def _label(self, topic: str, mine: _Inbox) -> Labelled:
         """What the headers of the raw records say; those whose headers are none of ours, by our names, are poison."""

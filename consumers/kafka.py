@@ -150,7 +150,8 @@ class KafkaReader:
         elif error.code() == KafkaError._PARTITION_EOF and offset is not None:
             poll.ends.append(End(TopicPartition(topic, partition), offset))
         else:
-            poll.problems.append(Problem(TopicPartition(topic, partition), error.str()))
+            truncated = error.code() == KafkaError._LOG_TRUNCATION
+            poll.problems.append(Problem(TopicPartition(topic, partition), error.str(), truncated))
 
     def known_ends(self) -> Position:
         ends: dict[TopicPartition, int] = {}

@@ -41,10 +41,12 @@ class End(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The log refuses to go on with *partition*; *why* is its own word for it."""
+    """The log refuses to go on with *partition*; *why* is its own word for it. *truncated*: it knows that what was read
+    is no longer there, whatever is in its place."""
 
     partition: TopicPartition
     why: str
+    truncated: bool = False
 
 
 @dataclass

@@ -30,8 +30,16 @@ from confluent_kafka import Producer as KafkaProducer
 
 from ..schemas.catalog import Catalog
 from ..schemas.encode import RowEncoder
-from ..schemas.errors import CommitInDoubt, LogUnavailable, MerganserError, ProducerFenced, RolledBack, UsageError
-from ..schemas.kafka import Deadline
+from ..schemas.errors import (
+    CommitInDoubt,
+    LogUnavailable,
+    MerganserError,
+    NotPermitted,
+    ProducerFenced,
+    RolledBack,
+    UsageError,
+)
+from ..schemas.kafka import NOT_PERMITTED, Deadline
 from ..schemas.position import Position
 from ..schemas.table import Table
 from .options import ProducerOptions
@@ -252,8 +260,10 @@ class TransactionalClient:
     def _refused(self, error: BaseException) -> MerganserError:
         found = kafka_error(error)
         why = found.str() if found else str(error)
-        if found is not None and found.code() in _NOT_PERMITTED:
-            return UsageError(f"Kafka refused the producer id {self._id!r}: {why}")
+        if found is not None and found.code() in _REFUSED:
+            refused = UsageError(f"Kafka refused the producer id {self._id!r}: {why}")
+            refused.hint = NotPermitted.hint if found.code() in NOT_PERMITTED else refused.hint
+            return refused
         return LogUnavailable(str(self._settings["bootstrap.servers"]), why)
 
     def _rolled_back(self, client: KafkaProducer, tx: str, failed: SendFailed) -> MerganserError:
@@ -359,8 +369,4 @@ _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 _TOO_LARGE_HINT = "as it is it fails again: make its largest row smaller, or raise max.message.bytes of the topic"
 
-_NOT_PERMITTED = (
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.INVALID_TRANSACTION_TIMEOUT,
-)
+_REFUSED = (*NOT_PERMITTED, KafkaError.INVALID_TRANSACTION_TIMEOUT)

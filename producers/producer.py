@@ -28,7 +28,7 @@ from ..schemas.errors import DeliveryFailed, InvalidRow, LogUnavailable, UsageEr
 from ..schemas.headers import Marks, check_id, encode
 from ..schemas.kafka import Deadline, OneProcess, code, log_error, reason
 from ..schemas.position import Position, TopicPartition
-from .commit import Transactions
+from .commit import Transactions, kafka_error
 from .options import ProducerOptions
 from .terms import home_of, marks_of
 from .transaction import Transaction
@@ -307,6 +307,11 @@ class Producer:
                     self._client.flush(timeout_s)  # as poll, but nothing lingers meanwhile
                 else:
                     self._client.poll(0)
+            except (KafkaException, SystemError) as error:  # a fatal error does not come by `error_cb`
+                found = kafka_error(error)
+                if found is None or not found.fatal():
+                    raise
+                self._failures.end(found.str())
             finally:
                 self._serving.release()
         elif timeout_s:

@@ -121,11 +121,9 @@ class Failures:
         """Raise what was not told yet, once; a dead client every time."""
         with self.lock:
             count, self.count, self.any = self.count, 0, bool(self.fatal)
-            table, why = self.table, self.why
-        if count:
+            table, why = self.table, f"{self.fatal}: make a new producer" if self.fatal else self.why
+        if count or self.fatal:
             raise DeliveryFailed(table, why, count)
-        if self.fatal:
-            raise DeliveryFailed(self.table, f"{self.fatal}: make a new producer", 0)
 
 
 @dataclass(slots=True)

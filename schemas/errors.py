@@ -18,6 +18,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── TransformFailed             a function of the caller's failed on a row
     ├── LogError                    the log, or the way to it
     │   ├── LogUnavailable          bounded wait ended
+    │   │   └── NotPermitted        Kafka answered that it may not be
     │   ├── DeliveryFailed          a write was not acknowledged
     │   ├── RolledBack              a transaction left nothing behind
     │   ├── CommitInDoubt           a transaction may or may not be committed
@@ -28,7 +29,7 @@ The command line prints ``error`` and ``hint`` and ends with ``exit_code``.
     ├── TableStopped                a replica cannot go on with one table
     │   ├── RetentionLost  TopicRecreated  LogTruncated  PartitionsChanged
     │   ├── PartialStart  TombstonesLost  KeyChanged  DerivedTable
-    │   └── TornTransaction  PendingFull  SplitTransaction
+    │   └── TornTransaction  PendingFull  SplitTransaction  Undecidable
     ├── StoreError                  the replica's file
     │   ├── StoreLocked  StoreFormat  WrongCluster  StoreFull  StoreFailed
     │   ├── AuditFailed             an account that does not add up
@@ -408,6 +409,16 @@ class LogUnavailable(LogError):
 
 
 @dataclass(eq=False)
+class NotPermitted(LogUnavailable):
+    """Kafka does not let this user do what was asked."""
+
+    hint: str = "Kafka's ACLs give the right to it: docs/operations.md, What Kafka has to permit, has all that it takes"
+
+    def what(self) -> str:
+        return f"Kafka at {self.bootstrap_servers} does not permit it to this user: {self.why}"
+
+
+@dataclass(eq=False)
 class DeliveryFailed(LogError):
     """Writes that Kafka did not acknowledge. Whether they reached the log is unknown."""
 
@@ -594,6 +605,13 @@ class SplitTransaction(TableStopped):
         "follow all tables that such transactions write to, without --split; "
         "`conditions=partition` keeps producers from it"
     )
+
+
+@dataclass(eq=False)
+class Undecidable(TableStopped):
+    """A record has a condition or an operation id, and Kafka compacts the topic: what decides on it may be gone."""
+
+    hint: str = "restore a backup, or the archive, of before that: a store that had read the record goes on"
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@
 | ``merganser-schema`` | a record that was published again, of a table that had a newer schema by then | that one's id |
 | ``merganser-origin`` | a record that was published again | ``CLUSTER TOPIC_ID TOPIC/PARTITION@OFFSET`` |
 | ``merganser-erased`` | what stands in for an erased record, no row; in archives only | ``ID``, or ``ID rejected`` |
+| ``merganser-unreadable`` | a record whose headers Kafka's client cannot read; in archives only | why |
 
 A manifest is the number of records that the transaction has in each partition it writes to, of every
 topic, in a Position's text form: ``orders/0:3,stock/1:1``. All text is UTF-8, and so to be read with
@@ -22,6 +23,9 @@ the next one). It is information only: no replica decides anything by it, and wh
 A record that was erased from an archive leaves a stand-in where others depend on it: its transaction counts it, or its
 operation id has to be known. It has no key and no value. Stand-ins of one ID were of one key, and nothing tells which;
 ``rejected`` says that the record's transaction, or the record itself, had been rejected.
+
+Names are UTF-8 text by Kafka's protocol, which no broker checks. The client fails on others, and tells none of the
+headers beside; what these said of the record is not known, so it is no row. :data:`UNREAD` stands for them.
 
 Invariant: what :func:`encode` wrote, :func:`decode` reads back equal; other text under these names is
 :class:`BadHeader`, never half understood. The same holds of ``str(Origin)`` and :meth:`Origin.parse`.
@@ -44,14 +48,18 @@ RESOLVE = "merganser-resolve"
 SCHEMA = "merganser-schema"
 ORIGIN = "merganser-origin"
 ERASED = "merganser-erased"
+UNREADABLE = "merganser-unreadable"
 
 #: Those that say what a record means.
-_OURS = (TX, IF, OP, RESOLVE, SCHEMA, ERASED)
+_OURS = (TX, IF, OP, RESOLVE, SCHEMA, ERASED, UNREADABLE)
 
 Resolution = Literal["apply", "discard"]
 
 #: As Kafka clients have them. Names may come again, values may be missing.
 Headers = Sequence[tuple[str, bytes | str | None]]
+
+#: In place of those that cannot be read.
+UNREAD: Headers = [(UNREADABLE, b"a name is no UTF-8")]
 
 #: How many records a transaction has, by partition.
 Manifest = Mapping[TopicPartition, int]
@@ -183,6 +191,8 @@ def decode(headers: Headers) -> Marks | None:
     texts: dict[str, list[str]] = {name: [] for name in _OURS}
     for name, value in ours:
         texts[name].append(_text(name, value))
+    if texts[UNREADABLE]:
+        raise BadHeader(f"headers that cannot be read: {texts[UNREADABLE][0][:80]}")
     for name in (TX, IF, RESOLVE, SCHEMA, ERASED):
         if len(texts[name]) > 1:
             raise BadHeader(f"header {name} comes {len(texts[name])} times")

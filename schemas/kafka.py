@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     ResourceType,
 )
 
-from .errors import LogUnavailable, UsageError
+from .errors import LogUnavailable, NotPermitted, UsageError
 from .position import Position, TopicPartition
 
 T = TypeVar("T")
@@ -231,7 +231,7 @@ class Cluster:
         self._serve_logs()
         deadline = Deadline(self._timeout_s)
         asked = self._admin.describe_topics(TopicCollection(names), request_timeout=self._timeout_s)
-        found = {name: self._answer(future, deadline) for name, future in asked.items()}
+        found = {name: self._answer(future, deadline, f"topic {name!r}") for name, future in asked.items()}
         return {name: TopicId(str(t.topic_id), len(t.partitions)) for name, t in found.items() if t is not None}
 
     def describe(self, topics: Iterable[str]) -> dict[str, TopicFacts]:
@@ -277,7 +277,7 @@ class Cluster:
         except KafkaException as error:
             if code(error) == KafkaError.GROUP_ID_NOT_FOUND:
                 return ()
-            raise self.unavailable(error) from error
+            raise self.unavailable(error, f"group {group!r}") from error
         except FutureTimeout as error:
             raise self.unavailable(error) from error
         members = (
@@ -307,7 +307,7 @@ class Cluster:
                 return False
             if code(error) in _REFUSED:
                 raise UsageError(f"Kafka refused topic {name!r}: {reason(error)}") from error
-            raise self.unavailable(error) from error
+            raise self.unavailable(error, f"making topic {name!r}") from error
         except FutureTimeout as error:
             raise self.unavailable(error) from error
         self._await_topic(name, partitions, deadline)
@@ -316,8 +316,11 @@ class Cluster:
     def close(self) -> None:
         """Nothing to flush: the admin client ends with its last reference."""
 
-    def unavailable(self, error: BaseException) -> LogUnavailable:
+    def unavailable(self, error: BaseException, about: str = "the cluster") -> LogUnavailable:
+        """*about* what it was asked, in case it is not permitted."""
         why = reason(error)
+        if code(error) in NOT_PERMITTED:
+            return NotPermitted(self.bootstrap_servers, f"{about}: {why}")
         if isinstance(error, FutureTimeout):
             why = f"no reply within {self._timeout_s:g} s"
         self._admin.poll(0)
@@ -338,13 +341,13 @@ class Cluster:
         asked = self._admin.describe_cluster(request_timeout=self._timeout_s)
         return self._answer(asked, Deadline(self._timeout_s))
 
-    def _answer(self, future: Future[T], deadline: Deadline) -> T | None:
+    def _answer(self, future: Future[T], deadline: Deadline, about: str = "the cluster") -> T | None:
         try:
             return future.result(timeout=deadline.left_s + 1)
         except KafkaException as error:
             if code(error) in _ABSENT:
                 return None
-            raise self.unavailable(error) from error
+            raise self.unavailable(error, about) from error
         except FutureTimeout as error:
             raise self.unavailable(error) from error
 
@@ -355,7 +358,7 @@ class Cluster:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
         asked = self._admin.describe_configs(resources, request_timeout=max(1.0, deadline.left_s))
         for resource, future in asked.items():
-            answer = self._answer(future, deadline)
+            answer = self._answer(future, deadline, f"the settings of topic {resource.name!r}")
             if answer is not None:
                 found[resource.name] = {key: str(answer[key].value) for key in TOPIC_SETTINGS if key in answer}
         return found
@@ -398,7 +401,7 @@ class Cluster:
     ) -> Position:
         deadline = Deadline(patience_s)
         asked = self._admin.list_offsets(request, isolation_level=level, request_timeout=patience_s)
-        found = {tp: self._answer(future, deadline) for tp, future in asked.items()}
+        found = {tp: self._answer(future, deadline, f"topic {tp.topic!r}") for tp, future in asked.items()}
         offsets = {
             TopicPartition(tp.topic, tp.partition): answer.offset for tp, answer in found.items() if answer is not None
         }
@@ -448,6 +451,14 @@ _PASSING = (
     KafkaError.OFFSET_NOT_AVAILABLE,
 )
 
+#: Kafka has answered: who asks has no right to it.
+NOT_PERMITTED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+)
+
 #: Of which the reason is what was heard of the connections: no broker has answered at all.
 _SILENT = (
     KafkaError._TIMED_OUT,
@@ -463,6 +474,4 @@ _REFUSED = (
     KafkaError.INVALID_PARTITIONS,
     KafkaError.INVALID_REPLICATION_FACTOR,
     KafkaError.POLICY_VIOLATION,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 )

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from .errors import LogUnavailable, UsageError
-from .kafka import Cluster, Deadline, OneProcess, code, reason
+from .errors import LogUnavailable, NotPermitted, UsageError
+from .kafka import NOT_PERMITTED, Cluster, Deadline, OneProcess, code, reason
 from .position import TopicPartition
 from .registry_records import Book, adoption, check_registration, schema_record
 from .table import Adoption, AvroSchema, SchemaVersion
@@ -136,7 +136,7 @@ class LogRegistry:
         try:
             return self._reader.read_to(ends.get(partition, 0), deadline)
         except KafkaException as error:
-            raise self._cluster.unavailable(error) from error
+            raise self._cluster.unavailable(error, f"topic {self._topic!r}") from error
 
     def _patiently(self, subject: str, once: Callable[[], T], deadline: Deadline) -> T:
         """Try *once* until it is done, refused, or time is up. A lost commit reply is safe to retry: the
@@ -147,8 +147,10 @@ class LogRegistry:
                 return once()
             except KafkaException as error:
                 self._drop_producer()  # fenced or in doubt: only a new one knows where it stands
-                if code(error) in _NOT_PERMITTED:
-                    raise UsageError(f"Kafka refused the schema of {subject!r}: {reason(error)}") from error
+                if code(error) in _REFUSED:
+                    refused = UsageError(f"Kafka refused the schema of {subject!r}: {reason(error)}")
+                    refused.hint = NotPermitted.hint if code(error) in NOT_PERMITTED else refused.hint
+                    raise refused from error
                 if deadline.passed:
                     why = f"schema of {subject!r} not registered: {reason(error)}"
                     raise LogUnavailable(self._cluster.bootstrap_servers, why) from error
@@ -240,8 +242,8 @@ class _Reader:
         if error is not None and error.code() == KafkaError._PARTITION_EOF:
             # The end of a log is no record: control records and aborted ones lie before it.
             self._next = max(self._next, offset or 0)
-        elif error is not None and not error.retriable():
-            raise KafkaException(error)
+        elif error is not None and not error.retriable() and error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            raise KafkaException(error)  # the group may be forbidden: it is not needed
 
     def _open(self) -> Consumer:
         if self._consumer is None:
@@ -265,9 +267,4 @@ class _Reader:
             self._consumer = None
 
 
-_NOT_PERMITTED = (
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.MSG_SIZE_TOO_LARGE,
-)
+_REFUSED = (*NOT_PERMITTED, KafkaError.MSG_SIZE_TOO_LARGE)

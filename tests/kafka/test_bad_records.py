@@ -17,8 +17,11 @@ import merganser as mg
 from merganser.consumers import decode
 from merganser.consumers.apply import BatchLimits
 from merganser.consumers.decode import TableDecoder
+from merganser.pipeline.archive.archiver import Archiver
+from merganser.pipeline.archive.check import check
 from merganser.schemas import errors
 from merganser.schemas.table import SchemaVersion
+from support import wire
 from support.naive import both_ways, caught
 from support.waiting import wait_for
 
@@ -100,6 +103,31 @@ def test_poison_is_kept_whole_with_its_reason(log: mg.Log, broker: str, name: st
         for value, reason in rows:
             assert reason and reasons[value].lower() in reason.lower(), (value, reason)
     assert accounts(tmp_path / "r", log)[name].quarantined == len(reasons)
+
+
+def test_headers_that_cannot_be_read_make_poison_of_their_record_alone(
+    log: mg.Log, broker: str, name: str, tmp_path: Path
+) -> None:
+    """No broker checks that a header's name is UTF-8, and the client fails on it: nobody reads past such a record."""
+    table = log.create_table(name, ROW, partitions=1)
+    values = [framed(table.latest.id, ROW, {"id": n, "text": "by another"}) for n in range(8)]
+    unread: list[list[tuple[bytes, bytes | None]]] = [
+        [(b"\xff", b"1")], [(b"a", None), (b"\xc3\x28", None), (b"b", b"2")], [(b"merganser-tx\xff", b"x")]
+    ]  # fmt: skip
+    headers = [[(b"a", b"1")], unread[0], [], unread[1], unread[2], [("é".encode(), None)], [], unread[0]]
+    wire.produce(broker, name, 0, [(None, value, said) for value, said in zip(values, headers, strict=True)])
+    end = log.ends([mg.TopicPartition(name, 0)])
+    archive = mg.Archive(tmp_path / "archive")
+    with Archiver(log, archive, [name], until=end) as archiver:
+        archiver.wait(end)
+    for source, store in ((log, "of log"), (archive.log(), "of archive")):
+        with mg.Replica(tmp_path / store, source, name, [name]) as replica:
+            assert ids(replica, name) == [0, 2, 5, 6]
+            rows = replica.query('SELECT value, reason FROM _merganser.quarantine ORDER BY "offset"').rows()
+            assert rows == [(values[n], "headers that cannot be read: a name is no UTF-8") for n in (1, 3, 4, 7)]
+        assert accounts(tmp_path / store, log)[name].quarantined == 4
+    assert digests(tmp_path / "of log") == digests(tmp_path / "of archive")
+    assert not check(archive, log).findings
 
 
 @both_ways

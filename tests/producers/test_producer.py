@@ -10,6 +10,7 @@ import uuid
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from producer_tables import ROW, SCHEMA, decode, read
 
 from merganser.pipeline.log import Log
@@ -190,6 +191,34 @@ def test_a_failure_is_told_by_the_next_put() -> None:
         while time.monotonic() < deadline:
             producer.put("orders", ROW)
             threading.Event().wait(0.05)
+
+
+class Dying:
+    """A client that tells of its fatal error where confluent-kafka does: out of whatever serves its events first."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._told = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def flush(self, timeout_s: float) -> int:
+        if not self._told:
+            self._told = True
+            raise KafkaException(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "not permitted", fatal=True))
+        return int(self._client.flush(timeout_s))
+
+
+def test_a_dead_client_is_told_as_that_and_by_its_reason() -> None:
+    producer = away(delivery_timeout_s=0.5)
+    producer.put("orders", ROW)
+    producer._client = Dying(producer._client)  # type: ignore[assignment]
+    with pytest.raises(DeliveryFailed, match="not permitted: make a new producer") as caught:
+        producer.flush()
+    assert (caught.value.count, caught.value.table) == (1, "orders")
+    with pytest.raises(DeliveryFailed, match=r"0 write.*not permitted: make a new producer"):
+        producer.put("orders", ROW)
 
 
 def test_a_failure_is_told_by_leaving_the_with_block() -> None:

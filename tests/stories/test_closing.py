@@ -10,11 +10,12 @@ from merganser.consumers.batch import Batch
 from merganser.consumers.collect import Collector, MustStop
 from merganser.consumers.decode import TableDecoder
 from merganser.consumers.log import Poll
-from merganser.schemas.errors import SplitTransaction
+from merganser.schemas.errors import SplitTransaction, Undecidable
 from merganser.schemas.headers import Condition, Marks
 from merganser.schemas.position import Position, TopicPartition
 from stories.txworld import _IDS, _KEY, _ROW, TxWorld
 from support.frames import framed
+from support.naive import both_ways, caught
 
 ZERO, ONE = TopicPartition("a", 0), TopicPartition("a", 1)
 BOTH = {ZERO: 1, ONE: 1}
@@ -23,10 +24,11 @@ BOTH = {ZERO: 1, ONE: 1}
 class Reading:
     """A collector of table a, and what is written to the log of it."""
 
-    def __init__(self, *owned: TopicPartition) -> None:
+    def __init__(self, *owned: TopicPartition, compacted: bool = False) -> None:
         self.log = TxWorld(1, transactions=0).log
         self.collector = Collector()
-        self.collector.follow(TableDecoder(self.log.table("a"), 1, self.log.versions))
+        table = replace(self.log.table("a"), compacted=compacted)
+        self.collector.follow(TableDecoder(table, 1, self.log.versions))
         for tp in owned:
             self.collector.own(tp, 0, None)
 
@@ -120,6 +122,29 @@ def test_a_condition_over_partitions_of_another_member_is_refused_by_name() -> N
         reading.take()
     [why] = refused.value.stopped
     assert isinstance(why, SplitTransaction) and "a/1" in str(why)
+
+
+@pytest.mark.parametrize(
+    "guard", [Marks(condition=Condition("absent")), Marks(ops=("o",)), Marks("t", BOTH, ops=("o",))]
+)
+@both_ways
+def test_what_the_cleaner_may_have_changed_the_fate_of_is_refused_by_name(
+    guard: Marks, naive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write that was accepted before it is gone, and it would be the row now."""
+    if naive:
+        monkeypatch.setattr(Collector, "_check_kept", lambda *_: None)
+    reading = Reading(ZERO, ONE, compacted=True)
+    reading.write(ZERO, 1, Marks("plain", BOTH))
+    reading.write(ONE, 2, Marks("plain"))
+    assert reading.take().moves[ZERO].applied == 1
+    reading.log.gap(*ZERO, 1)
+    reading.write(ZERO, 1, guard)
+    with caught(naive):
+        with pytest.raises(MustStop) as refused:
+            reading.take()
+        [why] = refused.value.stopped
+        assert isinstance(why, Undecidable) and "a/0 has one at offset 2" in str(why)
 
 
 def test_a_part_of_a_transaction_that_is_decided_on_elsewhere_is_refused_too() -> None:

@@ -18,7 +18,7 @@ from merganser.consumers.follow import Follow
 from merganser.consumers.log import Problem
 from merganser.consumers.progress import Progress
 from merganser.consumers.store import Store
-from merganser.schemas.errors import KeyChanged, TopicRecreated
+from merganser.schemas.errors import KeyChanged, LogTruncated, TopicRecreated
 from merganser.schemas.headers import Marks
 from merganser.schemas.position import Position, TopicPartition
 from merganser.schemas.table import SchemaVersion, key_subject
@@ -250,6 +250,19 @@ def goes_on(world: World, progress: Progress, table: str) -> None:
     wait_for_all(world, progress, table)
 
 
+def refuse(world: World, loop: Applier, why: str, truncated: bool = False) -> None:
+    """The log refuses to go on with the table ``plain``."""
+    reader = loop._reader
+    poll = reader.poll
+
+    def with_problem(max_records: int, timeout_s: float, gather_s: float = 0.0):  # type: ignore[no-untyped-def]
+        got = poll(max_records, timeout_s)
+        got.problems += [Problem(tp, why, truncated) for tp in world.log.partitions if tp.topic == "plain"]
+        return got
+
+    reader.poll = with_problem  # type: ignore[method-assign]
+
+
 def test_a_deleted_topic_stops_its_table_and_no_other(tmp_path: Path) -> None:
     world = World(1)
     world.write(40)
@@ -257,17 +270,21 @@ def test_a_deleted_topic_stops_its_table_and_no_other(tmp_path: Path) -> None:
         wait_for_all(world, progress)
         del world.log.tables["plain"]
         world._put("plain", 0)
-        reader = loop._reader
-        poll = reader.poll
-
-        def with_problem(max_records: int, timeout_s: float, gather_s: float = 0.0):  # type: ignore[no-untyped-def]
-            got = poll(max_records, timeout_s)
-            got.problems += [Problem(tp, "unknown topic") for tp in world.log.partitions if tp.topic == "plain"]
-            return got
-
-        reader.poll = with_problem  # type: ignore[method-assign]
+        refuse(world, loop, "unknown topic")
         wait_for("the table to stop", lambda: "plain" in progress.stopped)
         assert isinstance(progress.stopped["plain"], TopicRecreated) and progress.error is None
+        goes_on(world, progress, "keyed")
+
+
+def test_a_log_that_went_back_and_grew_again_stops_its_table_by_that_name(tmp_path: Path) -> None:
+    """Start and end of the partition say nothing of it then, only Kafka's leader epochs do."""
+    world = World(1)
+    world.write(40)
+    with running(world, tmp_path / "s.duckdb") as (_, progress, loop):
+        wait_for_all(world, progress)
+        refuse(world, loop, "truncation detected", truncated=True)
+        wait_for("the table to stop", lambda: "plain" in progress.stopped)
+        assert isinstance(progress.stopped["plain"], LogTruncated) and progress.error is None
         goes_on(world, progress, "keyed")
 
 
