@@ -64,9 +64,9 @@ class Connection:
     def client_config(self) -> dict[str, Any]:
         """The settings common to producers, consumers and admin clients."""
         return {
+            "client.id": self.client_id,  # brokers have quotas by it, so it may be another
             **self.security,
             "bootstrap.servers": self.bootstrap_servers,
-            "client.id": self.client_id,
             "socket.timeout.ms": 10_000,
             "socket.keepalive.enable": True,
             "socket.nagle.disable": True,

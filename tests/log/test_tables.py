@@ -353,6 +353,12 @@ def test_settings_that_the_client_does_not_take_are_refused_by_name(
     assert "librdkafka" in refused.value.hint
 
 
+def test_a_client_id_of_ones_own_is_taken_and_time_limits_are_not() -> None:
+    asked = Connection("127.0.0.1:1", {"client.id": "shop", "socket.timeout.ms": "1"}).client_config()
+    assert asked["client.id"] == "shop" and asked["socket.timeout.ms"] == 10_000
+    assert Connection("127.0.0.1:1").client_config()["client.id"] == "merganser"
+
+
 @pytest.mark.parametrize("timeout_s", [0, -3, float("nan")])
 def test_a_timeout_that_is_none_is_refused(timeout_s: float) -> None:
     with pytest.raises(UsageError, match="seconds above 0"):
