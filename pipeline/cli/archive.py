@@ -14,18 +14,20 @@ from ...schemas.errors import ArchiveDamaged, MerganserError, TableStopped, Wron
 from .options import (
     DEFAULT_TIMEOUT_S,
     AsJson,
+    Every,
     KeyFile,
     RegistryUrl,
     Servers,
     ServersAtHand,
     TheArchive,
     Timeout,
+    UntilEnd,
     comma_separated,
     open_log,
     option,
 )
 from .output import count, emit, emit_json, emit_table, number, say
-from .replica import Every, JsonLines, PlainLines, Screen, StatusLine, UntilEnd, until_stopped, warnings, watch
+from .watching import JsonLines, PlainLines, Screen, StatusLine, until_stopped, warnings, watch
 
 if TYPE_CHECKING:
     from ..archive.archive import Archive

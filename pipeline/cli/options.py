@@ -51,6 +51,10 @@ RegistryUrl = Annotated[
 ]
 Timeout = Annotated[float, option("--timeout", "Seconds to wait for Kafka.", min=0.1)]
 MaybeTimeout = Annotated[float | None, option("--timeout", "Seconds to wait for Kafka (15).", min=0.1)]
+UntilEnd = Annotated[bool, option("--until-end", "End once it has all that the log had at the start.")]
+Every = Annotated[
+    float | None, option("--every", "Seconds between looks at how far it is (1; on a terminal 0.5).", min=0.05)
+]
 AsJson = Annotated[bool, option("--json", "JSON instead of text.")]
 Store = Annotated[Path, option("--store", "The replica's DuckDB file.", dir_okay=False)]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A table.", autocompletion=complete_tables)]

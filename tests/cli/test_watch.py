@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from merganser.pipeline.cli.replica import Looks, PlainLines, Status, Stop, Stuck, watch
+from merganser.pipeline.cli.watching import Looks, PlainLines, Status, Stop, Stuck, watch
 from merganser.schemas.errors import LogUnavailable, PartitionsChanged, TableStopped, TopicRecreated
 from merganser.schemas.hanging import OpenTransaction
 from merganser.schemas.position import Position, TopicPartition
