@@ -289,6 +289,20 @@ def strange_node(folder: Path, name: str) -> Iterator[str]:
 _CONTRAST = (Path(__file__).parent.parent / "support" / "contrast.js").read_text()
 
 
+@pytest.mark.parametrize(("where", "begins"), [("focus", ""), ("blur", "select * from ")])
+def test_an_example_is_not_written_where_somebody_is_about_to_type(shown: Shown, where: str, begins: str) -> None:
+    shown.page.open(shown.url)
+    said = shown.page.run(f"""(async () => {{
+        const {{ SqlBox }} = await import("/sql.js");
+        const box = new SqlBox();
+        box.text.value = "";
+        box.text.{where}();
+        await box.learn();
+        return box.text.value;
+    }})()""")
+    assert said.startswith(begins) and bool(said) == bool(begins)
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_it_is_legible_and_fits_the_screen(shown: Shown, width: int, dark: bool) -> None:

@@ -39,7 +39,9 @@ export class SqlBox {
     }
     this.names = [...new Set(this.tables.flatMap(({ table, columns }) => [spelled(table), ...columns.map((c) => quoted(c.name))]))];
     byId("names").replaceChildren(...this.tables.map((table) => this.listed(table)));
-    if (!this.text.value && this.tables.length) this.text.value = `select * from ${spelled(this.tables[0].table)} limit 100`;
+    // Not while somebody is about to type there: their first word would come behind it.
+    if (!this.text.value && document.activeElement !== this.text && this.tables.length)
+      this.text.value = `select * from ${spelled(this.tables[0].table)} limit 100`;
   }
 
   listed({ table, columns, key }) {
