@@ -78,10 +78,15 @@ def _live(plan: Plan, log: mg.Log, archive: mg.Archive, rows: int, report: Repor
     store, roll = Path(plan.folder) / "live.duckdb", SegmentLimits(age_s=0.5, records=400)
     with mg.Replica(store, log, f"drill-{plan.tag}", plan.tables) as replica:
         with Archiver(log, archive, plan.tables, group=f"archive-{plan.tag}", limits=roll) as archiver:
+            backed_up = replica.read_position
             with Writers(plan, 3) as writers:
                 for part in range(1, 5):
                     wait_for("writers to write", lambda p=part: _gone_on(writers, rows * p // 5), timeout_s=600)
+                    # A replica that is slow to start, or behind an open transaction, stands at the last one's place:
+                    # backups of one place are one base.
+                    wait_for("the replica to go on", lambda at=backed_up: replica.read_position != at, timeout_s=600)
                     report.backups.append(archive.backup(replica, log, type="incr" if part == 3 else "full"))
+                    backed_up = report.backups[-1].read
                 wait_for("writers to write", lambda: _gone_on(writers, rows), timeout_s=600)
             ended = time.time()
             wait_for("open transactions to end", lambda: _readable(log, replica), timeout_s=60)
