@@ -142,9 +142,8 @@ class Store:
         if stored_cluster != cluster_id:
             raise WrongCluster(str(self.path), stored_cluster, cluster_id)
         if stored_group != group:
-            other = UsageError(f"store {self.path} belongs to group {stored_group!r}, not {group!r}")
-            other.hint = f"--group {stored_group}, or another --store"
-            raise other
+            why = f"store {self.path} belongs to group {stored_group!r}, not {group!r}"
+            raise UsageError(why).hinted(f"--group {stored_group}, or another --store")
 
     def probe(self) -> None:
         """A FatalException if DuckDB has given the open file up, which a reader's query may have brought about."""

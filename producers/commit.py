@@ -34,12 +34,11 @@ from ..schemas.errors import (
     CommitInDoubt,
     LogUnavailable,
     MerganserError,
-    NotPermitted,
     ProducerFenced,
     RolledBack,
     UsageError,
 )
-from ..schemas.kafka import NOT_PERMITTED, Deadline
+from ..schemas.kafka import NOT_PERMITTED, Deadline, refused
 from ..schemas.position import Position
 from ..schemas.table import Table
 from .options import ProducerOptions
@@ -261,9 +260,7 @@ class TransactionalClient:
         found = kafka_error(error)
         why = found.str() if found else str(error)
         if found is not None and found.code() in _REFUSED:
-            refused = UsageError(f"Kafka refused the producer id {self._id!r}: {why}")
-            refused.hint = NotPermitted.hint if found.code() in NOT_PERMITTED else refused.hint
-            return refused
+            return refused(f"Kafka refused the producer id {self._id!r}: {why}", found.code())
         return LogUnavailable(str(self._settings["bootstrap.servers"]), why)
 
     def _rolled_back(self, client: KafkaProducer, tx: str, failed: SendFailed) -> MerganserError:

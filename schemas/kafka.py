@@ -118,6 +118,12 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def refused(why: str, code_: int | None) -> UsageError:
+    """Kafka's refusal, as *why* tells of it; with the way to the right, if one is missing."""
+    error = UsageError(why)
+    return error.hinted(NotPermitted.hint) if code_ in NOT_PERMITTED else error
+
+
 def code(error: BaseException | None) -> int | None:
     """The KafkaError code inside *error*, if there is one."""
     if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
@@ -198,11 +204,8 @@ class Cluster:
         try:
             self._admin = AdminClient(config)
         except (KafkaException, TypeError, ValueError) as error:
-            wrong = UsageError(f"Kafka's client does not take these settings: {reason(error)}")
-            wrong.hint = (
-                "docs/guide.md, Where the log is: settings have librdkafka's names, not Java's (sasl.jaas.config)"
-            )
-            raise wrong from error
+            hint = "docs/guide.md, Where the log is: settings have librdkafka's names, not Java's (sasl.jaas.config)"
+            raise UsageError(f"Kafka's client does not take these settings: {reason(error)}").hinted(hint) from error
 
     @property
     def bootstrap_servers(self) -> str:

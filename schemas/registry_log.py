@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from .errors import LogUnavailable, NotPermitted, UsageError
-from .kafka import NOT_PERMITTED, Cluster, Deadline, OneProcess, code, reason
+from .errors import LogUnavailable
+from .kafka import NOT_PERMITTED, Cluster, Deadline, OneProcess, code, reason, refused
 from .position import TopicPartition
 from .registry_records import Book, adoption, check_registration, schema_record
 from .table import Adoption, AvroSchema, SchemaVersion
@@ -148,9 +148,8 @@ class LogRegistry:
             except KafkaException as error:
                 self._drop_producer()  # fenced or in doubt: only a new one knows where it stands
                 if code(error) in _REFUSED:
-                    refused = UsageError(f"Kafka refused the schema of {subject!r}: {reason(error)}")
-                    refused.hint = NotPermitted.hint if code(error) in NOT_PERMITTED else refused.hint
-                    raise refused from error
+                    why = f"Kafka refused the schema of {subject!r}: {reason(error)}"
+                    raise refused(why, code(error)) from error
                 if deadline.passed:
                     why = f"schema of {subject!r} not registered: {reason(error)}"
                     raise LogUnavailable(self._cluster.bootstrap_servers, why) from error

@@ -127,16 +127,12 @@ def _ours(error: Exception) -> MerganserError | None:
 def _of_the_system(error: OSError) -> MerganserError:
     """What a disk says, a full one or one that cannot be written to."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    failed = MerganserError(": ".join([*names, error.strerror or str(error)]))
-    failed.hint = hint_of(error)
-    return failed
+    return MerganserError(": ".join([*names, error.strerror or str(error)])).hinted(hint_of(error))
 
 
 def _of_duckdb(error: Exception) -> MerganserError:
     """What the system says, in DuckDB's words."""
-    failed = MerganserError(str(error).partition("\n\n")[0])
-    failed.hint = hint_of(error)
-    return failed
+    return MerganserError(str(error).partition("\n\n")[0]).hinted(hint_of(error))
 
 
 def _failed(error: MerganserError, command: str) -> int:

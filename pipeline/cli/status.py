@@ -13,14 +13,12 @@ from ...schemas.position import Position
 from .nodes import Authority, MaybeStore, Url, UserName, one_of, open_client
 from .options import DEFAULT_TIMEOUT_S, AsJson, RegistryUrl, Servers, Timeout, open_log
 from .output import emit, emit_json, emit_table, number
+from .watching import past
 
 if TYPE_CHECKING:
     from ...consumers.derived import Derived
     from ...consumers.storefile import StoreFile
     from ...schemas.hanging import OpenTransaction
-
-#: Of an open transaction, which has said where it is.
-_PAST = "{}: nobody reads past it before it ends"
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +81,7 @@ def _of_store(store: Path, bootstrap_servers: str | None, registry: str | None, 
         else:
             _show(found, facts)
             for each in stuck:
-                emit(_PAST.format(each))
+                emit(past(each))
     if problem is not None:
         raise problem
 
@@ -171,7 +169,7 @@ def _beside(facts: dict[str, Any]) -> Iterator[str]:
         for stuck in table["open_transactions"]:
             where = f"{table['table']}/{stuck['partition']}"
             since = f"since offset {stuck['offset']}, for {stuck['seconds']:.0f} s"
-            yield _PAST.format(f"{where} has had a transaction open {since}")
+            yield past(f"{where} has had a transaction open {since}")
     if facts["unfollowed"]:
         yield f"in the store, and not followed: {', '.join(facts['unfollowed'])}"
     if archive := facts.get("archive"):

@@ -202,7 +202,12 @@ class Stuck:
             return []
         for each in found:
             self._told.update(place for place in due if place[0] == each.partition)
-        return [f"{each}: nobody reads past it before it ends" for each in found]
+        return [past(each) for each in found]
+
+
+def past(where: object) -> str:
+    """What an open transaction, which *where* names, means for its readers."""
+    return f"{where}: nobody reads past it before it ends"
 
 
 # -- showing it --------------------------------------------------------------------------------

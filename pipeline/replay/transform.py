@@ -179,11 +179,15 @@ def dicts(rows: pa.Table) -> Iterator[Row]:
         yield dict(zip(rows.column_names, values, strict=True))
 
 
+def _in_nanoseconds(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(type_) and type_.unit == "ns")
+
+
 def counted(type_: pa.DataType) -> pa.DataType:
     """*type_* with numbers for nanoseconds, inside of lists, structs and maps too."""
 
     def number(leaf: pa.DataType) -> pa.DataType:
-        return pa.int64() if pa.types.is_timestamp(leaf) and leaf.unit == "ns" else leaf
+        return pa.int64() if _in_nanoseconds(leaf) else leaf
 
     return with_leaves(type_, number)
 
@@ -209,7 +213,7 @@ def _given(value: Any, type_: pa.DataType) -> Any:
         return {name: _given(item, types[name]) if name in types else item for name, item in value.items()}
     if isinstance(value, (list, tuple)) and pa.types.is_list(type_):
         return [_given(item, type_.value_type) for item in value]
-    if pa.types.is_timestamp(type_) and type_.unit == "ns" and type(value) is int and not NANOS[0] <= value <= NANOS[1]:
+    if type(value) is int and _in_nanoseconds(type_) and not NANOS[0] <= value <= NANOS[1]:
         raise ValueError(f"{value} nanoseconds are no time that a column can hold")
     return value
 

@@ -128,5 +128,5 @@ def spelled(value: Any) -> Any:
             return [spelled(item) for item in value]
     error = UsageError(f"a parameter of type {type(value).__name__} cannot be sent")
     if isinstance(value, dt.timedelta):
-        error.hint = "send text, and CAST(? AS INTERVAL); or seconds, and to_seconds(?)"
+        error.hinted("send text, and CAST(? AS INTERVAL); or seconds, and to_seconds(?)")
     raise error

@@ -29,7 +29,7 @@ from ..guard.ask import Ask, seconds
 from ..guard.describe import Described
 from ..guard.guard import Guard
 from ..marks import marked
-from ..users.binding import name_of
+from ..users.binding import Address, name_of
 from . import catalog, messages
 from .access import Calls, Doorkeeper, Logins, Open, Who, headers_of
 from .failures import answered, flight_error
@@ -81,16 +81,14 @@ class FlightDoor:
         tls: tuple[bytes, bytes] | None = None,
     ) -> None:
         scheme = "grpc+tcp" if tls is None else "grpc+tls"
-        shown = f"[{host}]" if ":" in host else host
+        address = Address(host, port)
         keeper = Doorkeeper(logins, anonymous)
         try:
-            self._server = _Server(guard, keeper, f"{scheme}://{shown}:{port}", tls)
+            self._server = _Server(guard, keeper, f"{scheme}://{address}", tls)
         except (pa.ArrowException, OSError) as error:
-            refused = UsageError(f"cannot listen at {shown}:{port}: {' '.join(str(error).split())}")
-            refused.hint = "give another address or port (0 takes a free one), or end what listens there"
-            raise refused from error
+            raise address.refused(" ".join(str(error).split())) from error
         self.host, self.port = host, int(self._server.port)
-        self.url = f"{scheme}://{shown}:{self.port}"
+        self.url = f"{scheme}://{Address(host, self.port)}"
 
     def close(self) -> None:
         """Take no more calls. Those under way end with the guard's answers, which is to be closed before."""

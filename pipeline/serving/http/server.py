@@ -16,7 +16,7 @@ from functools import partial
 
 import uvicorn
 
-from ....schemas.errors import MerganserError, UsageError
+from ....schemas.errors import MerganserError
 from ..users.binding import Address, Safety, admit
 from ..users.login import Logins
 from ..users.tls import Tls
@@ -116,7 +116,5 @@ def bound(address: Address) -> Listening:
         made.setblocking(False)
     except OSError as error:
         made.close()
-        refused = UsageError(f"cannot listen at {address}: {error.strerror or error}")
-        refused.hint = "give another address or port (0 takes a free one), or end what listens there"
-        raise refused from error
+        raise address.refused(error.strerror or str(error)) from error
     return made

@@ -52,6 +52,11 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def refused(self, why: str) -> UsageError:
+        """That nobody can listen here."""
+        hint = "give another address or port (0 takes a free one), or end what listens there"
+        return UsageError(f"cannot listen at {self}: {why}").hinted(hint)
+
     @property
     def loopback(self) -> bool:
         """True if only this machine can come here."""
